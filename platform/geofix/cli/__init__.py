@@ -1,0 +1,1 @@
+"""The command line: verbs under nouns, one file per noun."""

@@ -1,0 +1,106 @@
+"""Entry point: the root command and the nouns below it, loaded only when used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from geofix import __version__
+from geofix.cli.output import State
+from geofix.log import configure
+from geofix.settings import get_settings
+
+# Root command or noun -> (module below geofix.cli, its help). A module offers `app: typer.Typer`; a noun is the
+# whole app, a root command is the command of that name in it. Loading is lazy: `geofix --help` stays fast.
+NOUNS = {
+    "world": "The built-in mini continent.",
+    "ingest": "Load photos, aerial imagery and regions.",
+    "snapshot": "Freeze training sets.",
+    "models": "Register and list encoders and trained localizers.",
+    "embed": "Turn photos and aerial tiles into embeddings.",
+    "codes": "Build, index, list and drop code sets.",
+    "evaluate": "Judge localizers, ours and others'.",
+    "db": "Migrate, check, back up and restore the database.",
+    "delete": "Delete photos, data sets or queries with all that was derived from them.",
+    "cells": "Count photos and tiles per cell.",
+}
+COMMANDS = {
+    "up": ("services", "Start the embedded PostgreSQL and Redis."),
+    "down": ("services", "Stop the embedded servers."),
+    "status": ("services", "State of database, broker and workers."),
+    "localize": ("localize", "Find where photos were taken."),
+    "sql": ("sql", "Ask SQL as the reader role."),
+    "run": ("run", "Run a pipeline file from photos to answers."),
+    "demo": ("demo", "The whole way on the built-in world."),
+    "gc": ("gc", "Remove what nothing refers to any more."),
+    "dashboard": ("dashboard", "Serve the dashboard."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Loads the module of a noun or command when it is first asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, commands first."""
+        return [*COMMANDS, *sorted(NOUNS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, or None."""
+        if cmd_name in NOUNS:
+            module = importlib.import_module(f"geofix.cli.{cmd_name}")
+            return _as_group(module.app, cmd_name, NOUNS[cmd_name])
+        if cmd_name in COMMANDS:
+            name, _ = COMMANDS[cmd_name]
+            module = importlib.import_module(f"geofix.cli.{name}")
+            return _as_group(module.app, name, "").get_command(ctx, cmd_name)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names with their help without loading any module."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Nouns"):
+            formatter.write_dl(sorted(NOUNS.items()))
+
+
+def _as_group(made: typer.Typer, name: str, text: str) -> click.Group:
+    # A callback keeps a Typer of one command a group.
+    if made.registered_callback is None:
+        made.callback()(lambda: None)
+    group: Any = typer.main.get_group(made)
+    group.name, group.help = name, text or group.help
+    assert isinstance(group, click.Group)
+    return group
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None, add_completion=True)
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Find where a ground-level photo was taken, and ask PostgreSQL about it.
+
+    Example: geofix demo
+    """
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit()
+    settings = get_settings()
+    State.debug = debug
+    configure("DEBUG" if debug else settings.log_level, json=settings.log_json)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,143 @@
+"""What every command shares: JSON or a table on stdout, errors on stderr, exit codes from one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+from uuid import UUID
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from geofix.errors import EXIT_INTERRUPT, GeofixError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_out = Console()
+_err = Console(stderr=True, soft_wrap=True)
+
+
+class State:
+    """Options of the whole command line that `main` sets before a command runs."""
+
+    debug = False
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: NaN and infinity become null, arrays lists, paths strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, Path | UUID):
+        return str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+def emit(result: Any, *, as_json: bool, human: Callable[[], None] | None = None) -> None:
+    """Print a result: one JSON document, or for people `human` (default: a two-column table)."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    if human is not None:
+        human()
+        return
+    shown = plain(result)
+    if isinstance(shown, dict):
+        table(("", ""), [(key, _cell(item)) for key, item in shown.items()], header=False)
+    else:
+        _out.print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", header: bool = True
+) -> None:
+    """Print rows as a table; numbers to the right."""
+    rows = [tuple(row) for row in rows]
+    drawn = Table(title=title or None, show_header=header, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(_cell(item)) for item in row))
+    _out.print(drawn)
+
+
+def say(message: str) -> None:
+    """A line for people, on stderr."""
+    _err.print(escape(message))
+
+
+def fail(error: BaseException) -> int:
+    """Print an error as one line of what, where and what to do next; return its exit code."""
+    if State.debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        _err.print("interrupted; run the same command again to continue", style="yellow")
+        return EXIT_INTERRUPT
+    if isinstance(error, GeofixError):
+        _err.print(f"[bold red]error[/] {escape(str(error))}")
+        return error.exit_code
+    _err.print(
+        f"[bold red]error[/] unexpected {type(error).__name__}: {escape(str(error))} "
+        "(run again as `geofix --debug ...` for the traceback)"
+    )
+    return 1
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors of a command into one line and the right exit code."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except BrokenPipeError:
+            raise typer.Exit(0) from None
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(fail(error)) from error
+
+    return wrapped

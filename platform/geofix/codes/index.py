@@ -1,0 +1,101 @@
+"""Build the HNSW index of a code set, and measure what it loses against exact search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+
+from geofix.codes.matrix import CellMatrix
+from geofix.database.engine import Connection
+from geofix.database.queries import codes as code_queries
+from geofix.database.queries.codes import CodeSet
+from geofix.errors import UsageError
+from geofix.log import progress
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the exact top k that the index also returned, over some queries."""
+
+    recall: float
+    k: int
+    queries: int
+    method: str
+
+
+def build_index(
+    conn: Connection,
+    code_set: CodeSet,
+    *,
+    m: int = 16,
+    ef_construction: int = 64,
+    memory_bytes: int = 512 << 20,
+    parallel: int = 1,
+) -> dict[str, Any]:
+    """Estimate the graph's memory, build it, and return its parameters; the caller commits.
+
+    Raises:
+        SpaceError: The graph cannot fit in `memory_bytes`.
+        UsageError: m or ef_construction is out of pgvector's range.
+    """
+    if not 2 <= m <= 100 or not max(4, 2 * m) <= ef_construction <= 1000:
+        raise UsageError(
+            f"m = {m}, ef_construction = {ef_construction} is out of range.",
+            hint="2 <= m <= 100 and 2 m <= ef_construction <= 1000.",
+        )
+    size = code_queries.build_hnsw(
+        conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes, parallel=parallel
+    )
+    estimate = code_queries.hnsw_bytes(code_set.cells, code_set.dimension, m)
+    return {
+        "code_set": code_set.name,
+        "m": m,
+        "ef_construction": ef_construction,
+        "estimated_bytes": estimate,
+        "bytes": size,
+    }
+
+
+def measure_recall(
+    conn: Connection, code_set: CodeSet, queries: NDArray[np.floating[Any]], *, k: int = 10
+) -> Recall:
+    """Compare HNSW with the exact matrix on the same queries and store the result; the caller commits.
+
+    Args:
+        conn: Open connection.
+        code_set: A ready code set.
+        queries: (q, D + 2) completed queries.
+        k: How many cells each search returns.
+    """
+    ids, stored = code_queries.read_codes(conn, code_set)
+    exact, _ = CellMatrix.from_rows(ids, stored).search(queries, k)
+    found = 0
+    wanted = 0
+    method = "exact"
+    with progress("recall", len(queries), "queries") as advance:
+        for row, query in enumerate(queries):
+            answer, method = code_queries.search(
+                conn, code_set, HalfVector(np.asarray(query, np.float16)), k, exact_below=0
+            )
+            truth = {int(item) for item in exact[row][: min(k, len(ids))]}
+            found += len(truth.intersection(answer))
+            wanted += len(truth)
+            advance(1)
+    recall = found / wanted if wanted else 1.0
+    code_queries.store_recall(
+        conn,
+        {
+            "code_set_id": code_set.code_set_id,
+            "k": k,
+            "queries": len(queries),
+            "ef_search": min(1000, max(100, 2 * k)),
+            "scope": "everywhere",
+            "cells_in_scope": code_set.cells,
+            "recall": recall,
+        },
+    )
+    return Recall(recall, k, len(queries), method)

@@ -1,0 +1,42 @@
+"""Mean vector per cell: the simplest cell code, and the start of every prototype."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from geofix.errors import BadInputError
+from geofix.spatial import s2
+
+_CHUNK = 65_536
+
+
+def cell_means(
+    embeddings: npt.NDArray, s2_ids: npt.ArrayLike, level: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Unit mean vector of each cell.
+
+    Sums are float64; beyond them and the ids, memory does not grow with the number of photos.
+
+    Returns:
+        Cell ids (c,) in signed order, unit means (c, D), photos per cell (c,).
+
+    Raises:
+        BadInputError: Ids and embeddings differ in number.
+    """
+    leaves = np.asarray(s2_ids, dtype=np.int64)
+    if embeddings.ndim != 2 or leaves.shape != (len(embeddings),):
+        raise BadInputError(
+            f"embeddings {embeddings.shape} and cell ids {leaves.shape} do not belong together.",
+            hint="Give (n, D) and (n,).",
+        )
+    ids, cell, counts = np.unique(s2.parent(leaves, level), return_inverse=True, return_counts=True)
+    sums = np.zeros((len(ids), embeddings.shape[1]))
+    order = np.argsort(cell, kind="stable")
+    for first in range(0, len(order), _CHUNK):
+        rows = order[first : first + _CHUNK]
+        starts = np.flatnonzero(np.diff(cell[rows], prepend=-1))
+        sums[cell[rows[starts]]] += np.add.reduceat(embeddings[rows].astype(np.float64), starts, axis=0)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    means = sums / np.maximum(lengths, 1e-12)
+    return ids, means.astype(np.float32), counts.astype(np.int64)

@@ -1,0 +1,1 @@
+"""The database: schema, SQL files, connections and every query of the product."""

@@ -1,0 +1,108 @@
+"""Logical dump and restore of everything geofix owns, vectors included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from geofix.database.embedded.binaries import find_postgres
+from geofix.errors import BadInputError, ServiceError, UsageError
+from geofix.settings import Settings
+from geofix.storage import require_free
+
+SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('geofix', 'geofix_leaf') AND c.relkind = 'r'
+"""
+FOREIGN_LEAVES = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('geofix', 'geofix_leaf') AND c.relkind = 'f' ORDER BY 1
+"""
+HAS_SCHEMA = "SELECT to_regnamespace('geofix') IS NOT NULL AND to_regclass('geofix.dataset') IS NOT NULL"
+
+
+def backup(url: str, file: Path, settings: Settings, *, include_foreign: bool = False) -> int:
+    """Write a dump of both schemas to a file of mode 0600; returns its bytes.
+
+    Args:
+        url: The owner's connection.
+        file: New file; an existing one is not overwritten.
+        settings: For the server's tools and the free space to leave.
+        include_foreign: Also dump the rows of foreign leaves.
+
+    Raises:
+        UsageError: The file exists, or a code set is distributed and `include_foreign` is off.
+        SpaceError: The disk is too full.
+        ServiceError: pg_dump failed; its last line is shown.
+    """
+    if file.exists():
+        raise UsageError(f"{file} exists.", hint="Give a new file name; backups are never overwritten.")
+    with psycopg.connect(url) as conn:
+        size = conn.execute(SIZE).fetchone()
+        foreign = [row[0] for row in conn.execute(FOREIGN_LEAVES)]
+        servers = [row[0] for row in conn.execute("SELECT srvname FROM pg_foreign_server ORDER BY 1")]
+    if foreign and not include_foreign:
+        raise UsageError(
+            f"{len(foreign)} leaves live on other servers ({', '.join(foreign[:3])} ...).",
+            hint="Give --include-foreign to dump their rows too; without them the backup would not be whole.",
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    require_free(file.parent, int(size[0]) if size else 0, settings)
+    command = [
+        str(find_postgres(settings).program("pg_dump")),
+        "--format=custom",
+        "--schema=geofix",
+        "--schema=geofix_leaf",
+        *(f"--include-foreign-data={server}" for server in servers if include_foreign),
+        f"--file={file}",
+        f"--dbname={url}",
+    ]
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+    os.close(descriptor)
+    try:
+        _run(command)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    return file.stat().st_size
+
+
+def restore(url: str, file: Path, settings: Settings) -> None:
+    """Fill an empty database (extensions present, no geofix schema) from a dump, in one transaction.
+
+    Raises:
+        BadInputError: There is no such file.
+        UsageError: The database already holds geofix tables.
+        ServiceError: pg_restore failed; nothing was changed.
+    """
+    if not file.is_file():
+        raise BadInputError(f"No backup at {file}.", hint="Give the file that `geofix db backup` wrote.")
+    with psycopg.connect(url) as conn:
+        present = conn.execute(HAS_SCHEMA).fetchone()
+        if present is not None and present[0]:
+            raise UsageError(
+                f"Database {conn.info.dbname} already holds geofix tables.",
+                hint="Restore into an empty database: nothing is ever overwritten.",
+            )
+    _run(
+        [
+            str(find_postgres(settings).program("pg_restore")),
+            "--single-transaction",
+            "--exit-on-error",
+            "--no-owner",
+            f"--dbname={url}",
+            str(file),
+        ]
+    )
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ServiceError(
+            f"{Path(command[0]).name} failed: {lines[-1]}", hint="Check that its version is at least the server's."
+        )

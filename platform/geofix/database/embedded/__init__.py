@@ -1,0 +1,1 @@
+"""The private PostgreSQL and Redis that `geofix up` starts below its home."""

@@ -1,0 +1,87 @@
+"""Connections: one SQLAlchemy engine per process, role and URL, and psycopg connections from its pool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psycopg
+from pgvector.psycopg import register_vector
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from geofix.database.cluster import database_url
+from geofix.errors import ServiceError
+from geofix.settings import get_settings
+
+Role = Literal["owner", "writer", "reader"]
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_engines: dict[tuple[int, str], Engine] = {}
+
+
+def _prepare(dbapi_connection: Any, _record: Any) -> None:
+    """Set the search path and register pgvector's types on a fresh connection."""
+    connection: Connection = dbapi_connection
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path = geofix, public")
+        cursor.execute("SELECT 1 FROM pg_type WHERE typname = 'halfvec'")
+        known = cursor.fetchone() is not None
+    connection.commit()
+    if known:
+        register_vector(connection)
+        connection.commit()
+
+
+def engine(role: Role = "owner") -> Engine:
+    """The engine of this process for a role; a forked child gets its own (psycopg sockets must not be shared)."""
+    url = database_url(get_settings(), role)
+    key = (os.getpid(), url)
+    if key not in _engines:
+        made = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg"),
+            pool_size=4,
+            max_overflow=8,
+            pool_pre_ping=True,
+        )
+        event.listen(made, "connect", _prepare)
+        _engines[key] = made
+    return _engines[key]
+
+
+def dispose() -> None:
+    """Close every pooled connection of this process."""
+    for key in [key for key in _engines if key[0] == os.getpid()]:
+        _engines.pop(key).dispose()
+
+
+@contextmanager
+def connect(role: Role = "owner") -> Iterator[Connection]:
+    """Lend a psycopg connection: committed on success, rolled back on an exception.
+
+    Raises:
+        ServiceError: No server answers; the message names the address without its password.
+    """
+    try:
+        lent = engine(role).raw_connection()
+    except (OperationalError, psycopg.OperationalError) as error:
+        shown = make_url(database_url(get_settings(), role)).render_as_string(hide_password=True)
+        raise ServiceError(
+            f"No database answers at {shown}: {str(error.__cause__ or error).splitlines()[0]}.",
+            hint="Start the embedded one with `geofix up`, or check GEOFIX_DATABASE_URL.",
+        ) from error
+    connection: Connection = lent.driver_connection  # type: ignore[assignment]
+    try:
+        yield connection
+        connection.commit()
+    except BaseException:
+        if connection.closed:
+            lent.invalidate()
+        else:
+            connection.rollback()
+        raise
+    finally:
+        lent.close()

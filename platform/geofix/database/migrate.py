@@ -1,0 +1,126 @@
+"""Upgrade and downgrade: Alembic's revisions and the repeatable SQL files in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from geofix.database.sqlfiles import apply_sql_files
+from geofix.errors import SchemaError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('geofix.migrate'))"
+CREATE_SCHEMAS = "CREATE SCHEMA IF NOT EXISTS geofix"
+EXTENSIONS = "SELECT extname FROM pg_extension WHERE extname IN ('postgis', 'vector')"
+DROP_ALL = "DROP SCHEMA IF EXISTS geofix_leaf CASCADE; DROP SCHEMA IF EXISTS geofix CASCADE"
+
+
+@dataclass(frozen=True)
+class MigrationResult:
+    """Revision before and after, and the SQL files that were applied."""
+
+    before: str | None
+    after: str
+    sql_files: list[str]
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for this project.
+
+    Raises:
+        SchemaError: The checkout has no alembic.ini.
+    """
+    path = PROJECT_ROOT / "alembic.ini"
+    if not path.is_file():
+        raise SchemaError(f"No alembic.ini at {path}.", hint="Run geofix from its checkout or its image.")
+    config = Config(str(path))
+    if connection is not None:
+        config.attributes["connection"] = connection
+    return config
+
+
+def head_revision() -> str:
+    """The newest revision that this version ships."""
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of a database, or None when it was never migrated."""
+    context = MigrationContext.configure(connection, opts={"version_table_schema": "geofix"})
+    return context.get_current_revision()
+
+
+def schema_engine(url: str) -> Engine:
+    """An engine whose default schema is `public`: else Alembic takes our tables for those of no schema."""
+    return create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        poolclass=NullPool,
+        connect_args={"options": "-c search_path=public"},
+    )
+
+
+def migrate(url: str, revision: str = "head") -> MigrationResult:
+    """Bring a database to a revision and apply the repeatable SQL files, all or nothing.
+
+    Args:
+        url: The owner's connection.
+        revision: ``head`` unless a test wants an older one.
+
+    Raises:
+        SchemaError: PostGIS or pgvector is not installed in the database.
+    """
+    with schema_engine(url).begin() as connection:
+        connection.execute(text(LOCK))
+        present = {row[0] for row in connection.execute(text(EXTENSIONS))}
+        for extension in ("postgis", "vector"):
+            if extension not in present:
+                raise SchemaError(
+                    f"The database has no extension {extension}.",
+                    hint=f"As a superuser: CREATE EXTENSION {extension}; (the embedded server does so).",
+                )
+        connection.execute(text(CREATE_SCHEMAS))
+        before = current_revision(connection)
+        command.upgrade(alembic_config(connection), revision)
+        applied = apply_sql_files(connection.connection.driver_connection)  # type: ignore[arg-type]
+        after = current_revision(connection)
+        assert after is not None
+        return MigrationResult(before, after, applied)
+
+
+def downgrade_to_empty(url: str) -> None:
+    """Remove everything that geofix made from a database, leaving extensions and foreign tables alone."""
+    with schema_engine(url).begin() as connection:
+        connection.execute(text(LOCK))
+        raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        raw.execute(DROP_LEAVES_AND_FUNCTIONS)
+        command.downgrade(alembic_config(connection), "base")
+        raw.execute(DROP_ALL)
+
+
+DROP_LEAVES_AND_FUNCTIONS = """
+DO $$
+DECLARE item record;
+BEGIN
+  DROP SCHEMA IF EXISTS geofix_leaf CASCADE;
+  FOR item IN SELECT c.oid::regclass::text AS name FROM pg_class c
+              WHERE c.relnamespace = 'geofix'::regnamespace AND c.relkind = 'v' LOOP
+    EXECUTE format('DROP VIEW IF EXISTS %s CASCADE', item.name);
+  END LOOP;
+  FOR item IN SELECT p.oid::regprocedure::text AS name FROM pg_proc p
+              WHERE p.pronamespace = 'geofix'::regnamespace LOOP
+    EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', item.name);
+  END LOOP;
+END $$
+"""

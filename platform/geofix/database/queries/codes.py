@@ -1,0 +1,275 @@
+"""Code sets: rows of `code_set`, their codes, blocks, index and recall checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from geofix.database.bulk import copy_rows, read_vectors, vector_rows
+from geofix.database.engine import Connection
+from geofix.database.queries import leaves
+from geofix.errors import NotFoundError, SpaceError, UsageError
+
+FIND = "SELECT * FROM geofix.code_set WHERE name = %(name)s"
+LIST = """
+SELECT s.*, m.name AS model, pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || s.code_set_id)) AS total_bytes,
+       (SELECT recall FROM geofix.recall_check r WHERE r.code_set_id = s.code_set_id ORDER BY checked_at DESC LIMIT 1) AS recall
+FROM geofix.code_set s JOIN geofix.model m USING (model_id) ORDER BY s.created_at
+"""
+INSERT = """
+INSERT INTO geofix.code_set (name, model_id, snapshot_id, recipe, level, dimension, scale, kappa, temperature, block_level,
+                             calibration, config)
+VALUES (%(name)s, %(model_id)s, %(snapshot_id)s, %(recipe)s, %(level)s, %(dimension)s, %(scale)s, %(kappa)s,
+        %(temperature)s, %(block_level)s, %(calibration)s, %(config)s)
+RETURNING code_set_id
+"""
+FINISH = """
+UPDATE geofix.code_set s SET state = 'ready', ready_at = now(), cells = c.cells, with_prototype = c.with_prototype,
+       with_aerial = c.with_aerial, bytes = pg_total_relation_size(to_regclass(%(leaf)s))
+FROM (SELECT count(*) AS cells, count(*) FILTER (WHERE has_prototype) AS with_prototype,
+             count(*) FILTER (WHERE has_aerial) AS with_aerial
+      FROM geofix.cell_code WHERE code_set_id = %(code_set_id)s) AS c
+WHERE s.code_set_id = %(code_set_id)s
+RETURNING s.cells, s.with_prototype, s.with_aerial, s.bytes
+"""
+BLOCKS = """
+INSERT INTO geofix.cell_block (code_set_id, s2_id, lo, hi, cells, geom)
+SELECT %(code_set_id)s, b.s2_id, r.lo, r.hi, b.cells, geofix.s2_polygon(b.s2_id)
+FROM (SELECT geofix.s2_parent(s2_id, %(block_level)s) AS s2_id, count(*) AS cells
+      FROM geofix.cell_code WHERE code_set_id = %(code_set_id)s GROUP BY 1) AS b
+CROSS JOIN LATERAL geofix.s2_range(b.s2_id) AS r
+ORDER BY b.s2_id
+"""
+SET_STATE = "UPDATE geofix.code_set SET state = %(state)s, stale_reason = %(reason)s WHERE code_set_id = %(code_set_id)s"
+SET_INDEX = "UPDATE geofix.code_set SET index_parameters = %(parameters)s, bytes = %(bytes)s WHERE code_set_id = %(code_set_id)s"
+SET_TEMPERATURE = """
+UPDATE geofix.code_set SET temperature = %(temperature)s, calibration = %(calibration)s WHERE code_set_id = %(code_set_id)s
+"""
+DELETE = "DELETE FROM geofix.code_set WHERE code_set_id = %(code_set_id)s"
+INSERT_RECALL = """
+INSERT INTO geofix.recall_check (code_set_id, k, queries, ef_search, scope, cells_in_scope, recall)
+VALUES (%(code_set_id)s, %(k)s, %(queries)s, %(ef_search)s, %(scope)s, %(cells_in_scope)s, %(recall)s)
+"""
+READ = "SELECT s2_id, code FROM geofix.cell_code WHERE code_set_id = {} ORDER BY s2_id"
+SEARCH = "SELECT s2_id, score, method, cells_in_scope FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, NULL, %(exact_below)s)"
+HNSW = "CREATE INDEX {index} ON {leaf} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops) WITH (m = {m}, ef_construction = {ef})"
+COVERING = "SELECT lo, hi, inside FROM geofix.code_set_covering(%(code_set_id)s, public.ST_GeomFromEWKB(%(region)s), 256)"
+
+
+@dataclass(frozen=True)
+class CodeSet:
+    """One row of `code_set`."""
+
+    code_set_id: int
+    name: str
+    model_id: int
+    snapshot_id: int | None
+    recipe: str
+    level: int
+    dimension: int
+    state: str
+    stale_reason: str | None
+    scale: float
+    kappa: float | None
+    temperature: float | None
+    cells: int
+    with_prototype: int
+    with_aerial: int
+    bytes: int
+    index_parameters: dict[str, Any]
+    calibration: dict[str, Any]
+    config: dict[str, Any]
+
+
+def find_code_set(conn: Connection, name: str) -> CodeSet:
+    """The code set of a name.
+
+    Raises:
+        NotFoundError: There is none; the message lists those there are.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(FIND, {"name": name}).fetchone()
+    if row is None:
+        names = [item["name"] for item in list_code_sets(conn)]
+        raise NotFoundError(
+            f"No code set is named {name!r}.",
+            hint=f"There are: {', '.join(names)}." if names else "Build one with `geofix codes build`.",
+        )
+    return CodeSet(**{key: row[key] for key in CodeSet.__dataclass_fields__})
+
+
+def list_code_sets(conn: Connection) -> list[dict[str, Any]]:
+    """All code sets with their model, size and last recall."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(LIST).fetchall()
+
+
+def insert_code_set(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Register a code set in state `building`; returns its id.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+    with conn.cursor() as cursor:
+        if cursor.execute(FIND, {"name": values["name"]}).fetchone() is not None:
+            raise UsageError(
+                f"A code set named {values['name']!r} exists.",
+                hint="Choose another name or `geofix codes drop` it.",
+            )
+        row = cursor.execute(
+            INSERT,
+            {**values, "calibration": Jsonb(values["calibration"]), "config": Jsonb(values["config"])},
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def fill_leaf(
+    conn: Connection,
+    code_set_id: int,
+    dimension: int,
+    ids: NDArray[np.int64],
+    codes: NDArray[np.floating[Any]],
+    has_prototype: NDArray[np.bool_],
+    has_aerial: NDArray[np.bool_],
+) -> int:
+    """Create the stand-alone leaf and COPY codes into it, in S2 order.
+
+    Args:
+        conn: Open connection; the caller commits.
+        code_set_id: Key of the code set.
+        dimension: D + 2.
+        ids: (n,) S2 ids in any order, unique.
+        codes: (n, D + 2) completed codes of unit norm.
+        has_prototype: (n,) flags.
+        has_aerial: (n,) flags.
+    """
+    leaf = leaves.create_leaf(conn, "cell_code", code_set_id, dimension)
+    order = np.argsort(ids, kind="stable")
+    rows = (
+        (code_set_id, *row)
+        for row in vector_rows(
+            ids[order], codes[order], has_prototype[order].tolist(), has_aerial[order].tolist()
+        )
+    )
+    columns = {
+        "code_set_id": "int8",
+        "s2_id": "int8",
+        "code": "halfvec",
+        "has_prototype": "bool",
+        "has_aerial": "bool",
+    }
+    sent = copy_rows(conn, leaf, columns, rows)
+    leaves.index_leaf_keys(conn, "cell_code", code_set_id)
+    return sent
+
+
+def publish(conn: Connection, code_set_id: int, block_level: int) -> dict[str, int]:
+    """Attach the leaf, count its blocks and mark the code set ready; the caller commits, all or nothing."""
+    leaves.attach_leaf(conn, "cell_code", code_set_id)
+    key = {"code_set_id": code_set_id}
+    conn.execute(BLOCKS, {**key, "block_level": block_level})
+    row = conn.execute(FINISH, {**key, "leaf": leaves.leaf_name("cell_code", code_set_id)}).fetchone()
+    assert row is not None
+    return dict(zip(("cells", "with_prototype", "with_aerial", "bytes"), map(int, row), strict=True))
+
+
+def read_codes(conn: Connection, code_set: CodeSet) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """All codes of a set in S2 order: (n,) ids and (n, D + 2) fp16."""
+    return read_vectors(
+        conn, sql.SQL(READ).format(sql.Literal(code_set.code_set_id)), dimension=code_set.dimension
+    )
+
+
+def hnsw_bytes(cells: int, dimension: int, m: int) -> int:
+    """Memory that building the graph needs: vectors (2 bytes a component) plus two layers of links.
+
+    About m links of 8 bytes on each upper level and 2 m on the lowest, with 30 % for allocation.
+    """
+    return int(1.3 * cells * (2 * dimension + 8 * 2 * m * 1.1 + 64))
+
+
+def build_hnsw(
+    conn: Connection, code_set: CodeSet, *, m: int, ef_construction: int, memory_bytes: int, parallel: int
+) -> int:
+    """Build the HNSW index of a code set; returns the leaf's bytes.
+
+    Raises:
+        SpaceError: The graph cannot fit in `memory_bytes`; nothing was begun.
+    """
+    need = hnsw_bytes(code_set.cells, code_set.dimension, m)
+    if need > memory_bytes:
+        raise SpaceError(
+            f"The graph of {code_set.name} ({code_set.cells:,} cells x {code_set.dimension}) needs about "
+            f"{need / 1e6:,.0f} MB, {memory_bytes / 1e6:,.0f} MB are allowed.",
+            hint="Raise --memory-mb, lower --m, or split the code set.",
+        )
+    name = f"cell_code_{code_set.code_set_id}"
+    conn.execute("SELECT set_config('maintenance_work_mem', %s, true)", (f"{max(64, memory_bytes >> 20)}MB",))
+    conn.execute("SELECT set_config('max_parallel_maintenance_workers', %s, true)", (str(parallel),))
+    conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("geofix_leaf", f"{name}_hnsw")))
+    conn.execute(
+        sql.SQL(HNSW).format(
+            index=sql.Identifier(f"{name}_hnsw"),
+            leaf=sql.Identifier("geofix_leaf", name),
+            dimension=sql.Literal(code_set.dimension),
+            m=sql.Literal(m),
+            ef=sql.Literal(ef_construction),
+        )
+    )
+    size = leaves.leaf_bytes(conn, "cell_code", code_set.code_set_id)
+    parameters = {"method": "hnsw", "m": m, "ef_construction": ef_construction, "estimated_bytes": need}
+    conn.execute(
+        SET_INDEX,
+        {"code_set_id": code_set.code_set_id, "parameters": Jsonb(parameters), "bytes": size},
+    )
+    return size
+
+
+def search(
+    conn: Connection, code_set: CodeSet, query: Any, k: int, *, exact_below: int = 10_000
+) -> tuple[list[int], str]:
+    """Ids of `search_cells` in rank order, and which way it went."""
+    rows = conn.execute(
+        SEARCH, {"query": query, "k": k, "code_set": code_set.name, "exact_below": exact_below}
+    ).fetchall()
+    return [row[0] for row in rows], rows[0][2] if rows else "exact"
+
+
+def region_ranges(conn: Connection, code_set: CodeSet, region_ewkb: bytes) -> list[tuple[int, int, bool]]:
+    """Leaf-id ranges of a region for this code set; border ranges (False) are to be re-checked by centre."""
+    return conn.execute(COVERING, {"code_set_id": code_set.code_set_id, "region": region_ewkb}).fetchall()
+
+
+def store_recall(conn: Connection, values: Mapping[str, Any]) -> None:
+    """Append one recall measurement to the time series."""
+    conn.execute(INSERT_RECALL, values)
+
+
+def set_state(conn: Connection, code_set_id: int, state: str, reason: str | None = None) -> None:
+    """Change the state of a code set."""
+    conn.execute(SET_STATE, {"code_set_id": code_set_id, "state": state, "reason": reason})
+
+
+def set_temperature(
+    conn: Connection, code_set_id: int, temperature: float, calibration: Mapping[str, Any]
+) -> None:
+    """Store the fitted temperature and how it was fitted."""
+    conn.execute(
+        SET_TEMPERATURE,
+        {"code_set_id": code_set_id, "temperature": temperature, "calibration": Jsonb(dict(calibration))},
+    )
+
+
+def drop_code_set(conn: Connection, code_set: CodeSet) -> None:
+    """Remove a code set with its leaf; evaluations keep their rows."""
+    set_state(conn, code_set.code_set_id, "dropping")
+    leaves.drop_leaf(conn, "cell_code", code_set.code_set_id)
+    conn.execute(DELETE, {"code_set_id": code_set.code_set_id})

@@ -1,0 +1,213 @@
+"""Evaluations: phase one stores predictions, phase two reads them back; views and functions aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from shapely import to_wkb
+
+from geofix.database.bulk import copy_rows
+from geofix.database.engine import Connection
+from geofix.errors import NotFoundError, UsageError
+
+FIND = "SELECT * FROM geofix.evaluation WHERE name = %(name)s"
+LIST = "SELECT * FROM geofix.evaluation_summary ORDER BY created_at"
+DELETE = "DELETE FROM geofix.evaluation WHERE name = %(name)s"
+INSERT = """
+INSERT INTO geofix.evaluation (name, localizer, model_id, code_set_id, snapshot_id, split, level, search_method, region_geom,
+                               radius_km, comparison, missing_policy, n, config, software_version)
+VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s, %(split)s, %(level)s, %(search_method)s,
+        public.ST_GeomFromEWKB(%(region)s), %(radius_km)s, %(comparison)s, %(missing_policy)s, %(n)s, %(config)s,
+        %(software_version)s)
+RETURNING evaluation_id
+"""
+SET_METRICS = (
+    "UPDATE geofix.evaluation SET metrics = %(metrics)s, n = %(n)s WHERE evaluation_id = %(evaluation_id)s"
+)
+ERRORS = """
+SELECT ep.photo_id, r.rank, r.error_m FROM geofix.evaluation_photo ep
+LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id, r.rank
+"""
+TRUTH = """
+SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,
+       ep.nearest_training_m, ep.training_photos_in_cell
+FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+"""
+BY_REGION = "SELECT region_code, region_name, n, hits, accuracy, low, high, median_m FROM geofix.accuracy_by_region(%(name)s, %(level)s, %(threshold_m)s)"
+BY_CELL = "SELECT s2_token, n, hits, accuracy, low, high, median_m FROM geofix.accuracy_by_cell(%(name)s, %(level)s, %(threshold_m)s)"
+ERROR_LINES = """
+SELECT public.ST_X(true_geom), public.ST_Y(true_geom), public.ST_X(geom), public.ST_Y(geom), error_m
+FROM geofix.prediction_top1 WHERE evaluation = %(name)s ORDER BY photo_id
+"""
+
+
+def find_evaluation(conn: Connection, name: str) -> dict[str, Any]:
+    """The evaluation of a name.
+
+    Raises:
+        NotFoundError: There is none; the message lists those there are.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(FIND, {"name": name}).fetchone()
+    if row is None:
+        names = [item["evaluation"] for item in list_evaluations(conn)]
+        raise NotFoundError(
+            f"No evaluation is named {name!r}.",
+            hint=f"There are: {', '.join(names)}." if names else "Make one with `geofix evaluate run`.",
+        )
+    return row
+
+
+def list_evaluations(conn: Connection) -> list[dict[str, Any]]:
+    """One summary row per evaluation, oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(LIST).fetchall()
+
+
+def insert_evaluation(conn: Connection, values: Mapping[str, Any], *, replace: bool) -> int:
+    """Register an evaluation; returns its id.
+
+    Raises:
+        UsageError: The name is taken and `replace` is off.
+    """
+    if replace:
+        conn.execute(DELETE, {"name": values["name"]})
+    elif conn.execute(FIND, {"name": values["name"]}).fetchone() is not None:
+        raise UsageError(
+            f"An evaluation named {values['name']!r} exists.",
+            hint="Choose another --name, or give --replace.",
+        )
+    row = conn.execute(INSERT, {**values, "config": Jsonb(values["config"])}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def store_photos(
+    conn: Connection,
+    evaluation_id: int,
+    photo_ids: NDArray[np.int64],
+    nearest_training_m: NDArray[np.floating[Any]],
+    training_photos_in_cell: NDArray[np.integer[Any]],
+) -> None:
+    """Store every photo that was asked, (n,) each; NaN distances become null."""
+    columns = {
+        "evaluation_id": "int8",
+        "photo_id": "int8",
+        "nearest_training_m": "float4",
+        "training_photos_in_cell": "int4",
+    }
+    rows = (
+        (evaluation_id, int(photo), None if np.isnan(distance) else float(distance), int(count))
+        for photo, distance, count in zip(photo_ids, nearest_training_m, training_photos_in_cell, strict=True)
+    )
+    copy_rows(conn, "geofix.evaluation_photo", columns, rows)
+
+
+def prediction_rows(
+    evaluation_id: int,
+    photo_ids: NDArray[np.int64],
+    s2_id: NDArray[np.int64],
+    lon: NDArray[np.floating[Any]],
+    lat: NDArray[np.floating[Any]],
+    score: NDArray[np.floating[Any]],
+    probability: NDArray[np.floating[Any]] | None,
+    error_m: NDArray[np.floating[Any]],
+) -> Iterable[tuple[Any, ...]]:
+    """Rows for `store_predictions` from (n, k) arrays; places without an answer (s2_id 0) are left out."""
+    import shapely
+
+    for i, photo in enumerate(photo_ids):
+        answered = np.flatnonzero(s2_id[i] != 0)
+        shapes = to_wkb(
+            shapely.set_srid(shapely.points(lon[i, answered], lat[i, answered]), 4326), include_srid=True
+        )
+        for shape, j in zip(shapes, answered, strict=True):
+            chance = None if probability is None else float(probability[i, j])
+            yield (
+                evaluation_id,
+                int(photo),
+                int(j) + 1,
+                int(s2_id[i, j]),
+                float(score[i, j]),
+                chance,
+                float(error_m[i, j]),
+                shape,
+            )
+
+
+def store_predictions(conn: Connection, rows: Iterable[tuple[Any, ...]]) -> int:
+    """Stream prediction rows."""
+    columns = {
+        "evaluation_id": "int8",
+        "photo_id": "int8",
+        "rank": "int2",
+        "s2_id": "int8",
+        "score": "float4",
+        "probability": "float4",
+        "error_m": "float8",
+        "geom": "geometry",
+    }
+    return copy_rows(conn, "geofix.prediction", columns, rows)
+
+
+def read_errors(conn: Connection, evaluation_id: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Photo ids (n,) and errors (n, k) in metres, NaN where there is no answer."""
+    rows = conn.execute(ERRORS, {"evaluation_id": evaluation_id}).fetchall()
+    photos = np.array([row[0] for row in rows], np.int64)
+    ranks = np.array([row[1] or 1 for row in rows], np.int64)
+    errors = np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64)
+    ids, inverse = np.unique(photos, return_inverse=True)
+    table = np.full((len(ids), int(ranks.max(initial=1))), np.nan)
+    table[inverse, ranks - 1] = errors
+    return ids, table
+
+
+def read_truth(conn: Connection, evaluation_id: int) -> dict[str, NDArray[Any]]:
+    """Columns of the asked photos by photo id: lon, lat, gps_accuracy_m, sequence_id, s2_id, nearest_training_m ..."""
+    with conn.cursor() as cursor:
+        cursor.execute(TRUTH, {"evaluation_id": evaluation_id})
+        names = [item.name for item in cursor.description or []]
+        rows = cursor.fetchall()
+    whole = {"photo_id", "s2_id"}
+    return {
+        name: np.array(
+            [np.nan if row[i] is None else row[i] for row in rows], np.int64 if name in whole else np.float64
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]) -> None:
+    """Store the metrics document."""
+    conn.execute(
+        SET_METRICS, {"evaluation_id": evaluation_id, "metrics": Jsonb(dict(metrics)), "n": metrics["n"]}
+    )
+
+
+def by_region(conn: Connection, name: str, level: str, threshold_m: float) -> list[dict[str, Any]]:
+    """Accuracy per region of a level, percent with a Wilson interval."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            BY_REGION, {"name": name, "level": level, "threshold_m": threshold_m}
+        ).fetchall()
+
+
+def by_cell(conn: Connection, name: str, level: int, threshold_m: float) -> list[dict[str, Any]]:
+    """Accuracy per S2 cell of a level, percent with a Wilson interval."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(BY_CELL, {"name": name, "level": level, "threshold_m": threshold_m}).fetchall()
+
+
+def error_lines(conn: Connection, name: str) -> NDArray[np.float64]:
+    """Rows (true lon, true lat, answered lon, answered lat, error in metres); NaN where there is no answer."""
+    rows = conn.execute(ERROR_LINES, {"name": name}).fetchall()
+    return np.array(
+        [[np.nan if value is None else value for value in row] for row in rows], np.float64
+    ).reshape(-1, 5)

@@ -1,0 +1,245 @@
+"""Models and snapshots: their rows, and the embeddings that a model made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from geofix.database.bulk import copy_rows, read_vectors
+from geofix.database.engine import Connection
+from geofix.database.queries import leaves
+from geofix.errors import NotFoundError, UsageError
+
+FIND = "SELECT * FROM geofix.model WHERE name = %(name)s"
+LIST = """
+SELECT m.*, coalesce(pg_total_relation_size(to_regclass('geofix_leaf.photo_embedding_' || m.model_id)), 0) AS photo_embedding_bytes,
+       coalesce(pg_total_relation_size(to_regclass('geofix_leaf.aerial_embedding_' || m.model_id)), 0) AS aerial_embedding_bytes
+FROM geofix.model m ORDER BY m.created_at
+"""
+INSERT = """
+INSERT INTO geofix.model (name, kind, dimension, directory_uri, weights_sha256, config, input_transform, snapshot_id, metrics)
+VALUES (%(name)s, %(kind)s, %(dimension)s, %(directory_uri)s, %(weights_sha256)s, %(config)s, %(input_transform)s,
+        %(snapshot_id)s, %(metrics)s)
+RETURNING model_id
+"""
+DELETE = "DELETE FROM geofix.model WHERE model_id = %(model_id)s"
+PHOTOS_TO_EMBED = """
+SELECT p.photo_id, p.uri FROM geofix.photo_record p
+WHERE p.uri IS NOT NULL
+  AND (%(datasets)s::text[] IS NULL
+       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND NOT EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = p.photo_id)
+ORDER BY p.s2_id, p.photo_id
+"""
+TILES_TO_EMBED = """
+SELECT t.aerial_tile_id, t.s2_id, t.side_m, t.aerial_raster_ids FROM geofix.aerial_tile t
+WHERE (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND NOT EXISTS (SELECT 1 FROM geofix.aerial_embedding e
+                  WHERE e.model_id = %(model_id)s AND e.aerial_tile_id = t.aerial_tile_id)
+ORDER BY t.s2_id, t.aerial_tile_id
+"""
+COUNT_PHOTOS = """
+SELECT count(*) FROM geofix.photo_record p WHERE p.uri IS NOT NULL
+  AND (%(datasets)s::text[] IS NULL
+       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+"""
+COUNT_TILES = """
+SELECT count(*) FROM geofix.aerial_tile t
+WHERE (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+"""
+MERGE = """
+INSERT INTO {leaf} ({parent_column}, {key}, embedding)
+SELECT {parent_id}, s.key, s.embedding FROM pg_temp.staged_embedding s JOIN {source} t ON t.{key} = s.key
+ON CONFLICT ({key}) DO NOTHING
+"""
+READ_SPLIT = """
+SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.snapshot_photo s USING (photo_id)
+WHERE e.model_id = {model_id} AND s.snapshot_id = {snapshot_id} AND s.split = ANY ({splits}) ORDER BY e.photo_id
+"""
+READ_DATASETS = """
+SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.photo_record p USING (photo_id)
+JOIN geofix.dataset d USING (dataset_id)
+WHERE e.model_id = {model_id} AND d.name = ANY ({datasets}) ORDER BY e.photo_id
+"""
+READ_TILES = """
+SELECT e.aerial_tile_id, e.embedding FROM geofix.aerial_embedding e
+WHERE e.model_id = {model_id} ORDER BY e.aerial_tile_id
+"""
+TILE_CELLS = """
+SELECT t.aerial_tile_id, t.s2_id, t.level FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
+WHERE e.model_id = %(model_id)s
+  AND (%(region)s::bytea IS NULL OR public.ST_Covers(public.ST_GeomFromEWKB(%(region)s), geofix.s2_center(t.s2_id)))
+ORDER BY t.aerial_tile_id
+"""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One row of `model`."""
+
+    model_id: int
+    name: str
+    kind: str
+    dimension: int
+    directory_uri: str
+    weights_sha256: str
+    config: dict[str, Any]
+    input_transform: dict[str, Any]
+    snapshot_id: int | None
+    metrics: dict[str, Any]
+
+
+def find_model(conn: Connection, name: str) -> ModelRow:
+    """The model of a name.
+
+    Raises:
+        NotFoundError: There is none; the message lists those there are.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(FIND, {"name": name}).fetchone()
+    if row is None:
+        names = [item["name"] for item in list_models(conn)]
+        raise NotFoundError(
+            f"No model is named {name!r}.",
+            hint=f"There are: {', '.join(names)}."
+            if names
+            else "Register one with `geofix models register`.",
+        )
+    return ModelRow(**{key: row[key] for key in ModelRow.__dataclass_fields__})
+
+
+def list_models(conn: Connection) -> list[dict[str, Any]]:
+    """All models with the size of their embeddings."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(LIST).fetchall()
+
+
+def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Register a model and make its embedding leaves; returns its id.
+
+    A second registration under the same name with the same weights and configuration returns the first id.
+
+    Raises:
+        UsageError: The name is taken by another model.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        old = cursor.execute(FIND, {"name": values["name"]}).fetchone()
+    if old is not None:
+        same = old["weights_sha256"] == values["weights_sha256"] and old["config"] == values["config"]
+        if same:
+            return int(old["model_id"])
+        raise UsageError(
+            f"A model named {values['name']!r} with other weights or configuration exists.",
+            hint="Choose another name: embeddings of two models must never mix.",
+        )
+    wrapped = {
+        **values,
+        **{key: Jsonb(values[key]) for key in ("config", "input_transform", "metrics")},
+    }
+    row = conn.execute(INSERT, wrapped).fetchone()
+    assert row is not None
+    model_id = int(row[0])
+    leaves.ensure_leaf(conn, "photo_embedding", model_id, values["dimension"])
+    leaves.ensure_leaf(conn, "aerial_embedding", model_id, values["dimension"])
+    return model_id
+
+
+def photos_to_embed(
+    conn: Connection, model_id: int, datasets: list[str] | None
+) -> tuple[list[tuple[int, str]], int]:
+    """Photos (id, uri) that the model has not embedded yet, in S2 order, and how many there are in all."""
+    key = {"model_id": model_id, "datasets": datasets}
+    total = conn.execute(COUNT_PHOTOS, key).fetchone()
+    assert total is not None
+    return conn.execute(PHOTOS_TO_EMBED, key).fetchall(), int(total[0])
+
+
+def tiles_to_embed(
+    conn: Connection, model_id: int, datasets: list[str] | None
+) -> tuple[list[tuple[int, int, float, list[int]]], int]:
+    """Aerial tiles (id, s2_id, side_m, raster ids) not embedded yet, in S2 order, and how many in all."""
+    key = {"model_id": model_id, "datasets": datasets}
+    total = conn.execute(COUNT_TILES, key).fetchone()
+    assert total is not None
+    return conn.execute(TILES_TO_EMBED, key).fetchall(), int(total[0])
+
+
+def add_embeddings(
+    conn: Connection,
+    parent: leaves.Parent,
+    model_id: int,
+    rows: Iterable[tuple[int, NDArray[np.floating[Any]]]],
+) -> int:
+    """Store (key, vector) rows of one model; keys that are there already, or whose photo is gone, are left out."""
+    parent_column, key, _ = leaves.COLUMNS[parent]
+    conn.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS staged_embedding (key bigint, embedding public.halfvec) ON COMMIT DELETE ROWS"
+    )
+    conn.execute("TRUNCATE pg_temp.staged_embedding")
+    copy_rows(
+        conn,
+        "pg_temp.staged_embedding",
+        {"key": "int8", "embedding": "halfvec"},
+        ((item, HalfVector(np.asarray(vector, np.float16))) for item, vector in rows),
+    )
+    source = "photo_record" if parent == "photo_embedding" else "aerial_tile"
+    merged = conn.execute(
+        sql.SQL(MERGE).format(
+            leaf=sql.Identifier("geofix_leaf", f"{parent}_{model_id}"),
+            parent_column=sql.Identifier(parent_column),
+            key=sql.Identifier(key),
+            parent_id=sql.Literal(model_id),
+            source=sql.Identifier("geofix", source),
+        )
+    )
+    return merged.rowcount
+
+
+def read_split_embeddings(
+    conn: Connection, model: ModelRow, snapshot_id: int, splits: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Photo ids (n,) and embeddings (n, D) of a snapshot's splits, by photo id."""
+    query = sql.SQL(READ_SPLIT).format(
+        model_id=sql.Literal(model.model_id), snapshot_id=sql.Literal(snapshot_id), splits=sql.Literal(splits)
+    )
+    return read_vectors(conn, query, dimension=model.dimension)
+
+
+def read_dataset_embeddings(
+    conn: Connection, model: ModelRow, datasets: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Photo ids (n,) and embeddings (n, D) of whole data sets, by photo id."""
+    query = sql.SQL(READ_DATASETS).format(
+        model_id=sql.Literal(model.model_id), datasets=sql.Literal(datasets)
+    )
+    return read_vectors(conn, query, dimension=model.dimension)
+
+
+def read_tile_embeddings(conn: Connection, model: ModelRow) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Tile ids (n,) and embeddings (n, D), by tile id."""
+    query = sql.SQL(READ_TILES).format(model_id=sql.Literal(model.model_id))
+    return read_vectors(conn, query, dimension=model.dimension)
+
+
+def tile_cells(
+    conn: Connection, model_id: int, region_ewkb: bytes | None = None
+) -> list[tuple[int, int, int]]:
+    """Embedded tiles as (tile id, s2_id, level), by tile id, inside a region where one is given."""
+    return conn.execute(TILE_CELLS, {"model_id": model_id, "region": region_ewkb}).fetchall()
+
+
+def delete_model(conn: Connection, model: ModelRow) -> None:
+    """Remove a model with its embedding leaves; its code sets must have been dropped before."""
+    for parent in ("photo_embedding", "aerial_embedding", "prototype"):
+        leaves.drop_leaf(conn, parent, model.model_id)  # type: ignore[arg-type]
+    conn.execute(DELETE, {"model_id": model.model_id})

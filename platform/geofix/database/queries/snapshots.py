@@ -1,0 +1,181 @@
+"""Snapshots: what can be frozen, what was frozen, and the database's own proof of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from geofix.database.bulk import copy_rows
+from geofix.database.engine import Connection
+from geofix.errors import NotFoundError, SplitLeakError
+
+CANDIDATES = """
+SELECT p.photo_id, d.name AS dataset, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.s2_id, p.sequence_id,
+       s.key AS sequence_key, p.captured_at, p.sha256, p.uri, p.heading_deg, p.gps_accuracy_m, rc.code AS country_code,
+       ra.code AS admin1_code
+FROM geofix.photo_record p
+JOIN geofix.dataset d USING (dataset_id)
+LEFT JOIN geofix.sequence s USING (sequence_id)
+LEFT JOIN geofix.photo_region c ON c.photo_id = p.photo_id AND c.level = 'country'
+LEFT JOIN geofix.region rc ON rc.region_id = c.region_id
+LEFT JOIN geofix.photo_region a ON a.photo_id = p.photo_id AND a.level = 'admin1'
+LEFT JOIN geofix.region ra ON ra.region_id = a.region_id
+WHERE d.name = ANY (%(datasets)s) AND (p.uri IS NOT NULL OR %(positions_only)s)
+ORDER BY p.photo_id
+"""
+DATASETS = "SELECT name, licence, attribution FROM geofix.dataset WHERE name = ANY (%(datasets)s) AND kind = 'photos' ORDER BY name"
+INSERT = """
+INSERT INTO geofix.snapshot (uri, sha256, config, counts) VALUES (%(uri)s, %(sha256)s, %(config)s, %(counts)s)
+ON CONFLICT (sha256) DO UPDATE SET uri = excluded.uri RETURNING snapshot_id
+"""
+FIND = "SELECT snapshot_id, uri, sha256, config, counts FROM geofix.snapshot WHERE sha256 = %(sha256)s"
+CLEAR = "DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s"
+PHOTOS = """
+SELECT s.photo_id, s.split, p.s2_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m,
+       p.sequence_id, p.captured_at
+FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split = ANY (%(splits)s))
+ORDER BY s.photo_id
+"""
+# The proof: no photo of test_unseen within the buffer of a photo of another split. The planar box is a superset of
+# the circle (degrees of latitude, widened by the cosine for longitude), so that the spatial index serves.
+BUFFER_BREACHES = """
+SELECT t.photo_id, o.photo_id, o_split.split, public.ST_DistanceSphere(t.geom, o.geom) AS distance_m
+FROM geofix.snapshot_photo ts
+JOIN geofix.photo_record t ON t.photo_id = ts.photo_id
+JOIN geofix.photo_record o
+  ON o.geom OPERATOR(public.&&) public.ST_Expand(t.geom,
+       %(buffer_m)s / 111000.0 / greatest(0.01, cos(radians(least(89.4, abs(public.ST_Y(t.geom)) + 0.01)))),
+       %(buffer_m)s / 111000.0)
+JOIN geofix.snapshot_photo o_split ON o_split.photo_id = o.photo_id AND o_split.snapshot_id = ts.snapshot_id
+WHERE ts.snapshot_id = %(snapshot_id)s AND ts.split = 'test_unseen' AND o_split.split IN ('train', 'val')
+  AND public.ST_DistanceSphere(t.geom, o.geom) < %(buffer_m)s
+ORDER BY 4 LIMIT 5
+"""
+SEQUENCE_BREACHES = """
+SELECT s.key, array_agg(DISTINCT sp.split ORDER BY sp.split) FROM geofix.snapshot_photo sp
+JOIN geofix.photo_record p USING (photo_id) JOIN geofix.sequence s USING (sequence_id)
+WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY s.sequence_id, s.key
+HAVING count(DISTINCT sp.split) FILTER (WHERE sp.split <> 'val') > 1
+    OR (bool_or(sp.split = 'val') AND count(DISTINCT sp.split) > 1)
+ORDER BY 1 LIMIT 5
+"""
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One row of `snapshot`."""
+
+    snapshot_id: int
+    uri: str
+    sha256: str
+    config: dict[str, Any]
+    counts: dict[str, int]
+
+
+def candidates(conn: Connection, datasets: list[str], *, positions_only: bool = False) -> pd.DataFrame:
+    """All photos of some data sets, one row each, in order of their id.
+
+    Raises:
+        NotFoundError: A data set does not exist.
+    """
+    known = {row[0] for row in conn.execute(DATASETS, {"datasets": datasets})}
+    unknown = sorted(set(datasets) - known)
+    if unknown:
+        raise NotFoundError(
+            f"No photo data set is named {', '.join(map(repr, unknown))}.",
+            hint="Load it with `geofix ingest photos PATH --dataset NAME`.",
+        )
+    with conn.cursor() as cursor:
+        cursor.execute(CANDIDATES, {"datasets": datasets, "positions_only": positions_only})
+        columns = [item.name for item in cursor.description or []]
+        return pd.DataFrame(cursor.fetchall(), columns=columns)
+
+
+def licences(conn: Connection, datasets: list[str]) -> list[dict[str, Any]]:
+    """Name, licence and attribution of data sets, to be carried into what is made from them."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(DATASETS, {"datasets": datasets}).fetchall()
+
+
+def store_snapshot(
+    conn: Connection,
+    *,
+    uri: str,
+    sha256: str,
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    splits: Iterable[tuple[int, str]],
+) -> int:
+    """Register a snapshot with its (photo id, split) rows; the same content keeps its id."""
+    row = conn.execute(
+        INSERT, {"uri": uri, "sha256": sha256, "config": Jsonb(dict(config)), "counts": Jsonb(dict(counts))}
+    ).fetchone()
+    assert row is not None
+    snapshot_id = int(row[0])
+    conn.execute(CLEAR, {"snapshot_id": snapshot_id})
+    copy_rows(
+        conn,
+        "geofix.snapshot_photo",
+        {"snapshot_id": "int8", "photo_id": "int8", "split": "text"},
+        ((snapshot_id, photo_id, split) for photo_id, split in splits),
+    )
+    return snapshot_id
+
+
+def prove_split(conn: Connection, snapshot_id: int, buffer_m: float, *, sequences: bool = True) -> None:
+    """Let the database itself check the buffer and the sequences of a stored snapshot.
+
+    Args:
+        conn: Open connection.
+        snapshot_id: A stored snapshot.
+        buffer_m: Least distance in metres between test_unseen and train or val.
+        sequences: False for a single track that is cut along its time.
+
+    Raises:
+        SplitLeakError: Names the first photos or sequences that break the split.
+    """
+    key = {"snapshot_id": snapshot_id, "buffer_m": buffer_m}
+    near = conn.execute(BUFFER_BREACHES, key).fetchall()
+    if near:
+        shown = "; ".join(f"photo {a} is {d:.0f} m from {split} photo {b}" for a, b, split, d in near)
+        raise SplitLeakError(
+            f"test_unseen is closer than {buffer_m:.0f} m to other splits: {shown}.",
+            hint="Build the snapshot again with a larger --buffer-m.",
+        )
+    if sequences:
+        shared = conn.execute(SEQUENCE_BREACHES, key).fetchall()
+        if shared:
+            shown = "; ".join(f"{name!r} in {', '.join(splits)}" for name, splits in shared)
+            raise SplitLeakError(
+                f"Sequences stand in several splits: {shown}.", hint="Build the snapshot again."
+            )
+
+
+def find_snapshot(conn: Connection, sha256: str) -> SnapshotRow:
+    """The stored snapshot of a content hash.
+
+    Raises:
+        NotFoundError: This database has never seen it.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(FIND, {"sha256": sha256}).fetchone()
+    if row is None:
+        raise NotFoundError(
+            f"Snapshot {sha256[:12]} was not built from this database.",
+            hint="Build it here with `geofix snapshot build`, or point GEOFIX_DATABASE_URL at its database.",
+        )
+    return SnapshotRow(**row)
+
+
+def snapshot_photos(conn: Connection, snapshot_id: int, splits: list[str] | None = None) -> pd.DataFrame:
+    """Photos of a snapshot with split, leaf id, position, accuracy, sequence and time, by photo id."""
+    with conn.cursor() as cursor:
+        cursor.execute(PHOTOS, {"snapshot_id": snapshot_id, "splits": splits})
+        columns = [item.name for item in cursor.description or []]
+        return pd.DataFrame(cursor.fetchall(), columns=columns)

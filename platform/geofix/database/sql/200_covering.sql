@@ -1,0 +1,112 @@
+-- From any geometry to few ranges of S2 leaf ids.
+-- A cell belongs to a region when its centre lies in it. `inside` says that every cell of the range does;
+-- ranges on the border are to be re-checked by centre. Cell edges are drawn straight in longitude and latitude:
+-- against the geodesic they are off by less than 5 m at level 9, a fraction of the distance from the border of a
+-- level-16 cell to its centre.
+
+CREATE OR REPLACE FUNCTION geofix.s2_refine(
+  start bigint[], region public.geometry, max_ranges integer, finest_level integer
+) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+  done bigint[] := '{}';     -- cells wholly inside
+  border bigint[];           -- cells that cross the border
+  next_done bigint[];
+  next_border bigint[];
+  cell_level integer;
+BEGIN
+  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.covered), '{}'),
+         coalesce(array_agg(c.id) FILTER (WHERE NOT c.covered), '{}')
+    INTO done, border
+    FROM (SELECT u.id, public.ST_Covers(region, geofix.s2_polygon(u.id)) AS covered
+          FROM unnest(start) AS u(id)
+          WHERE public.ST_Intersects(region, geofix.s2_polygon(u.id))) AS c;
+  LOOP
+    EXIT WHEN cardinality(border) = 0;
+    SELECT min(geofix.s2_level(b.id)) INTO cell_level FROM unnest(border) AS b(id);
+    EXIT WHEN cell_level >= finest_level;
+    -- Split the coarsest border cells into their four children.
+    SELECT coalesce(array_agg(c.id) FILTER (WHERE c.covered), '{}'),
+           coalesce(array_agg(c.id) FILTER (WHERE NOT c.covered), '{}')
+      INTO next_done, next_border
+      FROM (SELECT k.id, public.ST_Covers(region, k.geom) AS covered
+            FROM (SELECT ch.id, geofix.s2_polygon(ch.id) AS geom
+                  FROM unnest(border) AS b(id)
+                  CROSS JOIN LATERAL geofix.s2_children(b.id) AS ch(id)
+                  WHERE geofix.s2_level(b.id) = cell_level) AS k
+            WHERE public.ST_Intersects(region, k.geom)) AS c;
+    next_border := next_border || ARRAY(
+      SELECT b.id FROM unnest(border) AS b(id) WHERE geofix.s2_level(b.id) > cell_level);
+    EXIT WHEN cardinality(done) + cardinality(next_done) + cardinality(next_border) > 4 * max_ranges
+           OR (SELECT count(*) FROM geofix.s2_merge(done || next_done, next_border)) > max_ranges;
+    done := done || next_done;
+    border := next_border;
+  END LOOP;
+  RETURN QUERY SELECT m.lo, m.hi, m.inside FROM geofix.s2_merge(done, border) AS m ORDER BY m.lo;
+END $$;
+
+-- Neighbouring cells of one kind become one range. Too many ranges are the caller's matter.
+CREATE OR REPLACE FUNCTION geofix.s2_merge(inside_cells bigint[], border_cells bigint[])
+RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  WITH cell AS (
+    SELECT (geofix.s2_range(u.id)).*, true AS inside FROM unnest(inside_cells) AS u(id)
+    UNION ALL
+    SELECT (geofix.s2_range(u.id)).*, false FROM unnest(border_cells) AS u(id)
+  ), marked AS (
+    -- Consecutive leaf ids differ by two.
+    SELECT c.*, CASE WHEN lag(c.hi) OVER w + 2 = c.lo AND lag(c.inside) OVER w = c.inside THEN 0 ELSE 1 END AS starts
+    FROM cell c WINDOW w AS (ORDER BY c.lo)
+  ), grouped AS (
+    SELECT m.*, sum(m.starts) OVER (ORDER BY m.lo) AS island FROM marked m
+  )
+  SELECT min(g.lo), max(g.hi), bool_and(g.inside) FROM grouped g GROUP BY g.island
+$$;
+
+-- For analysts: ranges that cover any geometry, without looking at any code set.
+CREATE OR REPLACE FUNCTION geofix.s2_covering(region public.geometry, max_ranges integer DEFAULT 64)
+RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+  span double precision;
+  start_level integer;
+  start bigint[];
+BEGIN
+  IF region IS NULL OR public.ST_IsEmpty(region) THEN
+    RETURN;
+  END IF;
+  IF max_ranges < 8 THEN
+    RAISE EXCEPTION 's2_covering: max_ranges is %, give 8 or more', max_ranges USING ERRCODE = '22023';
+  END IF;
+  span := greatest(public.ST_XMax(region) - public.ST_XMin(region), public.ST_YMax(region) - public.ST_YMin(region));
+  -- A cell of level n is about 90 / 2^n degrees wide. Near the poles longitudes shrink: start coarse there.
+  start_level := CASE
+    WHEN span > 20 OR greatest(abs(public.ST_YMax(region)), abs(public.ST_YMin(region))) > 75 THEN 2
+    ELSE least(30, greatest(2, floor(log(2, (90.0 / greatest(span, 1e-9))::numeric))::integer)) END;
+  IF start_level = 2 THEN
+    start := ARRAY(SELECT DISTINCT geofix.s2_parent(geofix.s2_cell_at(x, degrees(asin(z / 20.0)), 30), 2)
+                   FROM generate_series(-180, 180, 5) AS x, generate_series(-20, 20) AS z);
+  ELSE
+    -- Sample the envelope more finely than any cell is wide, and take the neighbours too.
+    start := ARRAY(
+      SELECT DISTINCT n.id
+      FROM generate_series(0, 4) AS i, generate_series(0, 4) AS j,
+      LATERAL (SELECT geofix.s2_cell_at(
+        public.ST_XMin(region) + i * (public.ST_XMax(region) - public.ST_XMin(region)) / 4,
+        public.ST_YMin(region) + j * (public.ST_YMax(region) - public.ST_YMin(region)) / 4, start_level) AS id) AS s,
+      LATERAL (SELECT s.id UNION ALL SELECT nb.id FROM geofix.s2_neighbors(s.id) AS nb(id)) AS n);
+  END IF;
+  RETURN QUERY SELECT r.lo, r.hi, r.inside FROM geofix.s2_refine(start, region, max_ranges, 30) AS r;
+END $$;
+
+-- For the search: start from the blocks of one code set, so that empty land costs nothing.
+CREATE OR REPLACE FUNCTION geofix.code_set_covering(
+  set_id bigint, region public.geometry, max_ranges integer DEFAULT 64
+) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT r.lo, r.hi, r.inside
+  FROM geofix.s2_refine(
+    ARRAY(SELECT b.s2_id FROM geofix.cell_block b
+          WHERE b.code_set_id = set_id AND b.geom OPERATOR(public.&&) region),
+    region, max_ranges, (SELECT s.level::integer FROM geofix.code_set s WHERE s.code_set_id = set_id)) AS r
+$$;

@@ -1,0 +1,1 @@
+"""Judging localizers: protocols, metrics, comparisons, and the output of other tools."""

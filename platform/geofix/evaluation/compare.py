@@ -1,0 +1,261 @@
+"""Is A better than B? Paired bootstrap over photos, sequences or blocks, on the same photos.
+
+Photos of one sequence succeed and fail together, so photos are no independent draws: pass their sequence
+(seen photos) or block (unseen photos) as `groups`, and whole groups are resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+from geofix.errors import UsageError
+from geofix.evaluation.metrics import key
+from geofix.evaluation.protocols import EvaluationProtocol
+
+Floats = NDArray[np.float64]
+Statistic = Literal["mean", "median"]
+_CHUNK_ENTRIES = 1 << 21  # Bounds the memory of one chunk of replicates to about 32 MB, however many photos.
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its bootstrap interval, in the unit of the input."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B on the same photos."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    groups: int
+    replicates: int
+    confidence: float
+
+    def as_record(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    statistic: Statistic = "mean",
+    replicates: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """Percentile bootstrap interval of statistic(a) - statistic(b).
+
+    Args:
+        a: One value per photo, shape (n,): hits as 0/1, errors in metres, scores. No NaN.
+        b: The same photos in the same order.
+        groups: Sequence or block of each photo, shape (n,); None resamples photos.
+        statistic: Mean or median.
+        replicates: Number of resamples.
+        confidence: Coverage of the interval.
+        seed: Same seed, same interval.
+
+    Raises:
+        UsageError: Different lengths, no photos, NaN values, fewer than two groups.
+    """
+    x, y = _paired(a, b)
+    codes, n_groups = _codes(groups, len(x))
+    point: Callable[[Floats], float] = _mean if statistic == "mean" else _lower_median
+    draw = _mean_replicates if statistic == "mean" else _median_replicates
+    samples = draw((x, y), codes, n_groups, replicates, seed)
+    low, high = _quantiles(samples[:, 0] - samples[:, 1], confidence)
+    at_a, at_b = point(x), point(y)
+    return Difference(at_a, at_b, at_a - at_b, low, high, len(x), n_groups, replicates, confidence)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    statistic: Statistic = "mean",
+    replicates: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile (cluster) bootstrap interval of one statistic; arguments as in `paired_difference`."""
+    result, _ = _paired(values, values)
+    codes, n_groups = _codes(groups, len(result))
+    draw = _mean_replicates if statistic == "mean" else _median_replicates
+    low, high = _quantiles(draw((result,), codes, n_groups, replicates, seed)[:, 0], confidence)
+    return Interval(_mean(result) if statistic == "mean" else _lower_median(result), low, high)
+
+
+def compare_errors(
+    errors_a_m: ArrayLike,
+    errors_b_m: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    radii_m: tuple[float, ...] | None = None,
+    protocol: EvaluationProtocol | None = None,
+    replicates: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two localizers on the same photos at every radius and in median error.
+
+    Args:
+        errors_a_m: Error of the first answer in metres, shape (n,), NaN where there is none.
+        errors_b_m: The same photos in the same order.
+        groups: Sequence or block of each photo.
+        radii_m: Metres; None takes the protocol's recall radii.
+        protocol: Comparison and missing policy. "drop" keeps photos both answered.
+        replicates: Number of resamples.
+        confidence: Coverage of the intervals.
+        seed: Same seed, same intervals.
+
+    Returns:
+        `{"n", "groups", "recall": {"50": {"a", "b", "difference", "low", "high", "only_a", "only_b", "p"}},
+        "median_m": {...}}`; shares in percent. `p` is the exact McNemar test, which ignores groups.
+    """
+    rules = protocol or EvaluationProtocol()
+    a, b = np.asarray(errors_a_m, dtype=np.float64), np.asarray(errors_b_m, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise UsageError(
+            f"Two localizers must be compared on the same photos; got {a.shape} and {b.shape} errors."
+        )
+    labels = None if groups is None else np.asarray(groups)
+    answered = ~(np.isnan(a) | np.isnan(b))
+    if rules.missing == "drop":
+        a, b = a[answered], b[answered]
+        labels = None if labels is None else labels[answered]
+        answered = np.ones(len(a), dtype=bool)
+    options: dict[str, Any] = {"replicates": replicates, "confidence": confidence, "seed": seed}
+    recall = {}
+    for radius in radii_m or rules.radii_m:
+        hit_a, hit_b = rules.within(a, radius), rules.within(b, radius)
+        found = paired_difference(100.0 * hit_a, 100.0 * hit_b, groups=labels, **options)
+        recall[key(radius)] = {**_short(found), **mcnemar(hit_a, hit_b)}
+    median = None
+    if answered.any():
+        kept = None if labels is None else labels[answered]
+        if kept is None or len(np.unique(kept)) > 1:
+            found = paired_difference(a[answered], b[answered], groups=kept, statistic="median", **options)
+            median = {**_short(found), "n": found.n}
+    n_groups = len(a) if labels is None else len(np.unique(labels))
+    return {
+        "n": len(a),
+        "groups": n_groups,
+        "recall": recall,
+        "median_m": median,
+        "protocol": rules.as_record(),
+    }
+
+
+def mcnemar(hits_a: ArrayLike, hits_b: ArrayLike) -> dict[str, float | int]:
+    """Photos only A or only B hits, and the exact two-sided probability of so uneven a split by chance."""
+    a, b = np.asarray(hits_a, dtype=bool), np.asarray(hits_b, dtype=bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": p}
+
+
+def _short(d: Difference) -> dict[str, float]:
+    return {"a": d.a, "b": d.b, "difference": d.difference, "low": d.low, "high": d.high}
+
+
+def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise UsageError(f"Paired values must have the same length; got {x.shape} and {y.shape}.")
+    if x.size == 0:
+        raise UsageError("There is no photo to compare.")
+    if np.isnan(x).any() or np.isnan(y).any():
+        raise UsageError("Paired values hold NaN.", hint="Count missing answers as wrong or drop them first.")
+    return x, y
+
+
+def _codes(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.intp] | None, int]:
+    if groups is None:
+        return None, n
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise UsageError(f"groups has shape {labels.shape} but there are {n} photos.")
+    unique, codes = np.unique(labels, return_inverse=True)
+    if len(unique) < 2:
+        raise UsageError(
+            "A cluster bootstrap needs at least two groups; all photos share one.",
+            hint="Group by something finer (blocks instead of one sequence), or pass no groups.",
+        )
+    return codes.astype(np.intp), len(unique)
+
+
+def _draws(n: int, replicates: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Indices of shape (some replicates, n); the cutting into chunks depends on n alone."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_ENTRIES // max(n, 1))
+    for start in range(0, replicates, rows):
+        yield rng.integers(0, n, size=(min(rows, replicates - start), n), dtype=np.intp)
+
+
+def _mean_replicates(
+    columns: tuple[Floats, ...], codes: NDArray[np.intp] | None, n_groups: int, replicates: int, seed: int
+) -> Floats:
+    """Means of resampled groups, shape (replicates, columns): sums and sizes per group suffice."""
+    sums: list[Floats]
+    if codes is None:
+        sums, sizes = list(columns), np.ones(n_groups)
+    else:
+        sums = [np.bincount(codes, c, n_groups).astype(np.float64) for c in columns]
+        sizes = np.bincount(codes, minlength=n_groups).astype(np.float64)
+    parts = []
+    for picked in _draws(n_groups, replicates, seed):
+        total = sizes[picked].sum(axis=1)
+        parts.append(np.stack([s[picked].sum(axis=1) / total for s in sums], axis=1))
+    return np.concatenate(parts)
+
+
+def _median_replicates(
+    columns: tuple[Floats, ...], codes: NDArray[np.intp] | None, n_groups: int, replicates: int, seed: int
+) -> Floats:
+    """Weighted lower medians of resampled groups, shape (replicates, columns)."""
+    order = [np.argsort(c, kind="stable") for c in columns]
+    rows = []
+    for picked in _draws(n_groups, replicates, seed):
+        for one in picked:
+            times = np.bincount(one, minlength=n_groups)
+            weight = times if codes is None else times[codes]
+            half = (weight.sum() + 1) // 2
+            rows.append(
+                [
+                    c[o][np.searchsorted(np.cumsum(weight[o]), half)]
+                    for c, o in zip(columns, order, strict=True)
+                ]
+            )
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean())
+
+
+def _lower_median(values: Floats) -> float:
+    return float(np.sort(values)[(len(values) - 1) // 2])
+
+
+def _quantiles(samples: Floats, confidence: float) -> tuple[float, float]:
+    if not 0 < confidence < 1:
+        raise UsageError(f"Confidence {confidence} must lie between 0 and 1, such as 0.95.")
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

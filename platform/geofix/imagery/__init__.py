@@ -1,0 +1,1 @@
+"""Photos and rasters: safe decoding, EXIF, windows, and the arrays that models take in."""

@@ -1,0 +1,1 @@
+"""From scores to a calibrated answer with evidence. Import the submodule you need."""

@@ -1,0 +1,84 @@
+"""The maximum of a blurred degree grid in two stages, as [L]kNN was published.
+
+Points fall into cells of sigma / 4 (1 degree at sigma = 4 degrees), the grid is blurred by a Gaussian of 4
+cells cut at 8, and the largest cell is taken; then the same with cells of sigma / 40, a blur of 40 cells cut
+at 80, and only within 5 sigma of the first maximum. Kept as published: the blur is in degrees, so it shrinks
+in metres towards the poles, and nothing wraps at the 180th meridian. Changed: a point on the grid's
+outermost edge (longitude -180, latitude -90) counts in the first cell instead of being dropped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geofix.localizers.base import Floats, Ints
+
+DEGREE_M = 6_371_000.0 * np.pi / 180.0
+"""Metres per degree of latitude on the sphere of 6,371 km."""
+
+_COARSE, _FINE = 4, 40
+_WINDOW_SIGMAS = 5.0
+_CUT_SIGMAS = 2.0
+
+
+def grid_maximum(lon: Floats, lat: Floats, weights: Floats, sigma_m: float) -> tuple[float, float, float]:
+    """Centre of the fine grid's largest cell in degrees, and its density relative to the kernel's peak.
+
+    Args:
+        lon: (n,) degrees.
+        lat: (n,) degrees.
+        weights: (n,).
+        sigma_m: Kernel width in metres, turned into degrees of latitude.
+    """
+    sigma = sigma_m / DEGREE_M
+    everywhere = np.ones(len(lon), dtype=bool)
+    east, north, value = _stage(lon, lat, weights, sigma, _COARSE, everywhere)
+    # The window's centre is clamped so that the window stays on the grid.
+    half = _WINDOW_SIGMAS * sigma
+    east = float(np.clip(east, min(-180 + half, 0.0), max(180 - half, 0.0)))
+    north = float(np.clip(north, min(-90 + half, 0.0), max(90 - half, 0.0)))
+    inside = (np.abs(lon - east) <= half) & (np.abs(lat - north) <= half)
+    return _stage(lon, lat, weights, sigma, _FINE, inside) if inside.any() else (east, north, value)
+
+
+def _stage(
+    lon: Floats, lat: Floats, weights: Floats, sigma: float, per_sigma: int, used: np.ndarray
+) -> tuple[float, float, float]:
+    """Largest cell of one blurred grid.
+
+    A sum of separable kernels is evaluated at every cell it can reach, which equals blurring the whole grid
+    with zeros outside: rows (r, n) times weighted columns (n, c).
+    """
+    cell = sigma / per_sigma
+    row = _index(lat[used], -90.0, 180.0, cell)
+    column = _index(lon[used], -180.0, 360.0, cell)
+    rows = _reach(row, per_sigma, _count(180.0, cell))
+    columns = _reach(column, per_sigma, _count(360.0, cell))
+    density = _kernel(rows, row, per_sigma) @ (weights[used, None] * _kernel(columns, column, per_sigma).T)
+    best_row, best_column = np.unravel_index(int(np.argmax(density)), density.shape)
+    north = min(-90.0 + (rows[best_row] + 0.5) * cell, 90.0)
+    east = min(-180.0 + (columns[best_column] + 0.5) * cell, 180.0)
+    return float(east), float(north), float(density[best_row, best_column])
+
+
+def _count(span: float, cell: float) -> int:
+    return int(np.ceil(span / cell - 1e-9))
+
+
+def _index(value: Floats, low: float, span: float, cell: float) -> Ints:
+    """Cell of each value, counted from 0; a value on a boundary belongs to the lower cell, as ceil has it."""
+    index = np.ceil((value - low) / cell).astype(np.int64) - 1
+    return np.clip(index, 0, _count(span, cell) - 1)
+
+
+def _reach(index: Ints, per_sigma: int, count: int) -> Ints:
+    """Every cell that some kernel reaches, sorted."""
+    cut = int(_CUT_SIGMAS * per_sigma)
+    reached = np.unique(np.unique(index)[:, None] + np.arange(-cut, cut + 1))
+    return reached[(reached >= 0) & (reached < count)]
+
+
+def _kernel(cells: Ints, index: Ints, per_sigma: int) -> Floats:
+    offset = cells[:, None] - index[None, :]
+    values = np.exp(-0.5 * (offset / per_sigma) ** 2)
+    return np.where(np.abs(offset) <= _CUT_SIGMAS * per_sigma, values, 0.0)

@@ -1,0 +1,52 @@
+"""What defines an encoder: plain data, read without importing torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from geofix.imagery.transforms import InputTransform
+
+
+class EncoderConfig(BaseModel):
+    """One encoder: trunk, pooling, projection, weights and input.
+
+    Trunk weights are never fetched by timm: they come from `weights_uri`, or the trunk starts from a seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trunk: str = Field(description="A timm model name, such as mobilenetv2_100.")
+    trunk_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="More arguments of timm.create_model, such as pad_type: same."
+    )
+    weights_uri: str | None = Field(None, description="fsspec URI or path of the trunk's state dict.")
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="Checked before the file is opened; filled in when it was left out."
+    )
+    aggregation: Literal["gem", "avg"] = "gem"
+    gem_p: Annotated[float, Field(ge=1.0, le=64.0)] = 3.0
+    dimension: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Length of the embedding; unset: the trunk's own width, without projection."
+    )
+    projection: Literal["random", "learned"] = Field(
+        "learned", description="How `dimension` is reached: a fixed orthonormal projection or a linear layer."
+    )
+    input: InputTransform | None = Field(None, description="Unset: resolved from timm's data configuration.")
+    image_size: Annotated[int, Field(ge=16)] | None = Field(
+        None, description="Replaces the side of the resolved input; the crop share is then 1."
+    )
+    seed: int = Field(0, description="Of every weight that no file supplies.")
+
+    @field_validator("trunk_kwargs")
+    @classmethod
+    def _no_download(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in ("pretrained", "num_classes", "checkpoint_path", "pretrained_cfg"):
+            if name in value:
+                raise ValueError(f"trunk_kwargs may not set {name}; weights come from weights_uri alone")
+        return value
+
+    @field_serializer("input")
+    def _write_input(self, value: InputTransform | None) -> dict[str, Any] | None:
+        return None if value is None else value.as_dict()

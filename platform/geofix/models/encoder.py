@@ -1,0 +1,121 @@
+"""An encoder: any timm trunk, pooled, projected and l2-normalised."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geofix.errors import UsageError
+from geofix.imagery.transforms import InputTransform
+from geofix.models.aggregate import build_aggregation
+from geofix.models.config import EncoderConfig
+from geofix.models.weights import load_trunk
+
+__all__ = ["Encoder", "EncoderConfig", "build_encoder"]
+
+
+class Encoder(nn.Module):
+    """Images in, unit vectors out; ground and aerial encoders are two instances of it.
+
+    Use `build_encoder`, which also loads the trunk's weights. `config` is the resolved configuration: its
+    input transform and the sha256 of its weights are always filled in.
+    """
+
+    def __init__(self, config: EncoderConfig, trunk: nn.Module, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.width = width
+        self.pool = build_aggregation(config.aggregation, config.gem_p)
+        self.project = _projection(config, width)
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return self.config.dimension or self.width
+
+    @property
+    def transform(self) -> InputTransform:
+        """The input this encoder expects."""
+        if self.config.input is None:
+            raise UsageError("the encoder has no input transform.", hint="Make encoders by build_encoder.")
+        return self.config.input
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed (B, 3, H, W) normalised images as (B, D) float32 of unit length."""
+        features = as_map(self.trunk.forward_features(images), self.trunk, self.width)  # type: ignore[operator]
+        vectors = self.project(self.pool(features))
+        return functional.normalize(vectors.float(), dim=1)
+
+
+def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encoder:
+    """Make an encoder in evaluation mode on the CPU, with the file's weights or seeded random ones.
+
+    The global random state is left as it was: the same configuration gives the same weights everywhere.
+
+    Args:
+        config: What to build. Unset parts are resolved and kept in the encoder's own `config`.
+        load_weights: False skips `weights_uri`; for a caller that fills the whole encoder itself.
+
+    Raises:
+        UsageError: timm does not know the trunk or refuses its arguments.
+        BadInputError: The weights do not fit, or their sha256 differs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        trunk = _create_trunk(config)
+        width = int(trunk.num_features)  # type: ignore[arg-type]
+        resolved = config.model_copy(update={"input": _resolve_input(config, trunk), "image_size": None})
+        if load_weights and config.weights_uri is not None:
+            report = load_trunk(trunk, config.weights_uri, config.weights_sha256)
+            resolved = resolved.model_copy(update={"weights_sha256": report.sha256})
+        return Encoder(resolved, trunk, width).eval()
+
+
+def as_map(features: Tensor, trunk: nn.Module, width: int) -> Tensor:
+    """Bring a trunk's features to (B, C, H, W): token sequences lose their class tokens, NHWC is permuted."""
+    if features.ndim == 3:
+        prefix = int(getattr(trunk, "num_prefix_tokens", 0))
+        return features[:, prefix:].transpose(1, 2).unsqueeze(-1)
+    if features.shape[1] != width and features.shape[-1] == width:
+        return features.permute(0, 3, 1, 2)
+    return features
+
+
+def _create_trunk(config: EncoderConfig) -> nn.Module:
+    try:
+        trunk: nn.Module = timm.create_model(
+            config.trunk, pretrained=False, num_classes=0, **config.trunk_kwargs
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"timm cannot make trunk {config.trunk!r} with {config.trunk_kwargs}: {error}.",
+            hint="List the names by timm.list_models().",
+        ) from error
+    return trunk
+
+
+def _resolve_input(config: EncoderConfig, trunk: nn.Module) -> InputTransform:
+    transform = config.input or InputTransform.from_timm(resolve_model_data_config(trunk))  # type: ignore[no-untyped-call]
+    if config.image_size is None:
+        return transform
+    side = config.image_size
+    return InputTransform.from_dict({**transform.as_dict(), "size": (side, side), "crop": 1.0})
+
+
+def _projection(config: EncoderConfig, width: int) -> nn.Module:
+    """Identity, a linear layer, or a linear layer that is orthonormal and never trained."""
+    if config.dimension is None:
+        return nn.Identity()
+    layer = nn.Linear(width, config.dimension, bias=False)
+    nn.init.orthogonal_(layer.weight)
+    layer.weight.requires_grad_(config.projection == "learned")
+    return layer

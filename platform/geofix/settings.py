@@ -1,0 +1,65 @@
+"""Typed settings, one class per concern, read from the environment and `.env`.
+
+The prefix is ``GEOFIX_``; libpq's own ``PG*`` names are honoured by psycopg itself when
+``GEOFIX_DATABASE_URL`` leaves parts out.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set without a command-line option."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GEOFIX_", env_file=".env", extra="ignore", populate_by_name=True
+    )
+
+    home: Path = Field(Path(".geofix"), description="Data of the embedded servers, models and logs.")
+    shared: Path = Field(Path("../shared"), description="Real data for tests and examples, read in place.")
+    database_url: SecretStr | None = Field(
+        None, description="Owner's connection; unset: the embedded PostgreSQL below home."
+    )
+    writer_url: SecretStr | None = Field(None, description="Connection of the workers' role; unset: derived.")
+    reader_url: SecretStr | None = Field(None, description="Connection of the analysts' role; unset: derived.")
+    broker_url: SecretStr | None = Field(None, description="Celery broker; unset: the embedded Redis.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    log_level: str = Field("INFO", validation_alias=AliasChoices("GEOFIX_LOG_LEVEL", "log_level"))
+    log_json: bool = False
+    max_photo_pixels: Annotated[int, Field(ge=1_000)] = Field(
+        120_000_000, description="Photos above this many pixels are rejected before decoding."
+    )
+    max_photo_bytes: Annotated[int, Field(ge=1_000)] = 200_000_000
+    min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        500_000_000, description="Free space that must remain after a long write."
+    )
+    sql_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    sql_max_rows: Annotated[int, Field(ge=1)] = 100_000
+    keep_query_photos: bool = Field(False, description="Keep photos that users localize. Off by default.")
+    finest_level: Annotated[int, Field(ge=0, le=30)] = Field(
+        30, description="No answer is given finer than this S2 level (coarse output)."
+    )
+    postgres_bin: Path | None = Field(None, description="Folder of initdb, pg_ctl; unset: found by itself.")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for decoding; 0: one per core.")
+
+    @property
+    def home_dir(self) -> Path:
+        """Absolute home."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def shared_dir(self) -> Path:
+        """Absolute folder of the real data; it may not exist."""
+        return self.shared.expanduser().resolve()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
