@@ -34,6 +34,16 @@ shared_buffers = 64MB
 max_connections = 80
 """
 
+# Run in a process of its own: python -c UP HOME
+UP = """
+import sys
+from geofix.database import cluster
+from geofix.settings import Settings
+values = {"home": sys.argv[1], "database_url": None, "broker_url": None, "min_free_bytes": 0}
+state = cluster.start(Settings(_env_file=None, **values))
+print(state.database.state, state.broker.state, *state.changed)
+"""
+
 CREATE_COPY = "CREATE DATABASE {name} TEMPLATE {template} OWNER {owner} STRATEGY = {strategy}"
 # CREATE DATABASE ... TEMPLATE copies neither the grants on the database nor its settings.
 COPY_GRANTS = """
@@ -72,9 +82,7 @@ class Servers:
     """An embedded cluster in a folder of its own, with a migrated template made on first use."""
 
     def __init__(self, home: Path) -> None:
-        self.settings = Settings(
-            home=home, database_url=None, writer_url=None, reader_url=None, broker_url=None, _env_file=None
-        )
+        self.settings = settings_for(home)
         self._template_ready = False
 
     def start(self) -> None:
@@ -89,11 +97,7 @@ class Servers:
 
     def stop(self) -> None:
         """Stop both servers and remove everything they wrote."""
-        paths = locate(self.settings)
-        with suppress(GeofixError):
-            cluster.stop(self.settings)
-        for folder in (paths.root, paths.run, paths.home):
-            shutil.rmtree(folder, ignore_errors=True)
+        remove_home(self.settings)
 
     def flush_broker(self) -> None:
         """Empty Redis."""
@@ -153,3 +157,25 @@ def sweep() -> None:
         pid = home.name.removeprefix(PREFIX).split("-")[1]
         if not Path("/proc", pid).exists():
             Servers(home).stop()
+
+
+def settings_for(home: Path) -> Settings:
+    """Settings of embedded servers in `home`, whatever the environment says."""
+    return Settings(
+        home=home,
+        database_url=None,
+        writer_url=None,
+        reader_url=None,
+        broker_url=None,
+        min_free_bytes=0,
+        _env_file=None,
+    )
+
+
+def remove_home(settings: Settings) -> None:
+    """Stop the servers of a home and remove everything they wrote."""
+    paths = locate(settings)
+    with suppress(GeofixError):
+        cluster.stop(settings)
+    for folder in (paths.root, paths.run, paths.home):
+        shutil.rmtree(folder, ignore_errors=True)

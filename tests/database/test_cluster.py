@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -28,55 +24,9 @@ from geofix.database.embedded.processes import processes_in, spawn_as, wait_gone
 from geofix.database.urls import admin_url, database_url
 from geofix.errors import ServiceError
 from geofix.settings import Settings
-from servers import new_home
+from servers import UP
 
-ROOT = os.geteuid() == 0
 SERVER = ("postgres",)
-
-
-def settings_for(home: Path) -> Settings:
-    return Settings(
-        home=home,
-        database_url=None,
-        writer_url=None,
-        reader_url=None,
-        broker_url=None,
-        min_free_bytes=0,
-        _env_file=None,
-    )
-
-
-def remove(settings: Settings) -> None:
-    paths = locate(settings)
-    cluster.stop(settings)
-    for folder in (paths.root, paths.run, paths.home):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def one() -> Iterator[Settings]:
-    settings = settings_for(new_home())
-    try:
-        yield settings
-    finally:
-        remove(settings)
-
-
-@pytest.fixture
-def home() -> Iterator[Callable[[str], Settings]]:
-    base = new_home()
-    made: list[Settings] = []
-
-    def make(name: str) -> Settings:
-        made.append(settings_for(base / name))
-        return made[-1]
-
-    try:
-        yield make
-    finally:
-        for settings in made:
-            remove(settings)
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def remember(settings: Settings, value: str) -> None:
@@ -90,23 +40,23 @@ def remembered(settings: Settings) -> set[str]:
         return {row[0] for row in conn.execute("SELECT value FROM public.kept")}
 
 
-def test_up_twice_and_down_twice(one: Settings) -> None:
-    first = cluster.start(one)
+def test_up_twice_and_down_twice(one_home: Settings) -> None:
+    first = cluster.start(one_home)
     assert first.database.state == first.broker.state == "running"
     assert first.database.postgis and first.database.pgvector
-    again = cluster.start(one)
+    again = cluster.start(one_home)
     assert again.changed == []
     assert (again.database.pid, again.broker.pid) == (first.database.pid, first.broker.pid)
-    assert sorted(cluster.stop(one).changed) == ["broker", "database"]
-    stopped = cluster.stop(one)
+    assert sorted(cluster.stop(one_home).changed) == ["broker", "database"]
+    stopped = cluster.stop(one_home)
     assert stopped.changed == []
     assert stopped.database.state == stopped.broker.state == "stopped"
-    assert cluster.start(one).changed == ["database", "broker"]
+    assert cluster.start(one_home).changed == ["database", "broker"]
 
 
-def test_it_is_private_and_safe(one: Settings) -> None:
-    cluster.start(one)
-    paths = locate(one)
+def test_it_is_private_and_safe(one_home: Settings) -> None:
+    cluster.start(one_home)
+    paths = locate(one_home)
     assert paths.run.stat().st_mode & 0o777 == 0o700
     wanted = {
         "listen_addresses": "",
@@ -119,7 +69,7 @@ def test_it_is_private_and_safe(one: Settings) -> None:
         "TimeZone": "UTC",
         "max_connections": "60",
     }
-    with psycopg.connect(admin_url(one)) as conn:
+    with psycopg.connect(admin_url(one_home)) as conn:
         shown = {name: conn.execute(f"SHOW {name}").fetchone()[0] for name in wanted}  # type: ignore[index]
         roles = dict(
             conn.execute(
@@ -135,88 +85,88 @@ def test_it_is_private_and_safe(one: Settings) -> None:
     assert (broker.ask(paths, "CONFIG GET port") or "").split() == ["*2", "$4", "port", "$1", "0"]
 
 
-def test_each_role_is_a_login_of_its_own(one: Settings) -> None:
-    cluster.start(one)
+def test_each_role_is_a_login_of_its_own(one_home: Settings) -> None:
+    cluster.start(one_home)
     for role in ("owner", "writer", "reader"):
-        with psycopg.connect(database_url(one, role)) as conn:  # type: ignore[arg-type]
+        with psycopg.connect(database_url(one_home, role)) as conn:  # type: ignore[arg-type]
             assert conn.execute("SELECT session_user::text").fetchone() == (f"geofix_{role}",)
     with (
-        psycopg.connect(database_url(one, "reader")) as conn,
+        psycopg.connect(database_url(one_home, "reader")) as conn,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         conn.execute("CREATE TABLE public.mine (x int)")
 
 
-def test_data_survive_down_and_up(one: Settings) -> None:
-    cluster.start(one)
-    remember(one, "down")
-    assert broker.ask(locate(one), "SET kept down") == "+OK"
-    cluster.stop(one)
-    cluster.start(one)
-    assert "down" in remembered(one)
-    assert (broker.ask(locate(one), "GET kept") or "").split() == ["$4", "down"]
+def test_data_survive_down_and_up(one_home: Settings) -> None:
+    cluster.start(one_home)
+    remember(one_home, "down")
+    assert broker.ask(locate(one_home), "SET kept down") == "+OK"
+    cluster.stop(one_home)
+    cluster.start(one_home)
+    assert "down" in remembered(one_home)
+    assert (broker.ask(locate(one_home), "GET kept") or "").split() == ["$4", "down"]
 
 
-def test_data_survive_kill_9_of_both(one: Settings) -> None:
-    state = cluster.start(one)
-    remember(one, "killed")
+def test_data_survive_kill_9_of_both(one_home: Settings) -> None:
+    state = cluster.start(one_home)
+    remember(one_home, "killed")
     assert state.database.pid and state.broker.pid
     os.kill(state.database.pid, signal.SIGKILL)
     os.kill(state.broker.pid, signal.SIGKILL)
-    assert wait_gone(locate(one).redis, broker.PROGRAMS, 10)
-    assert cluster.start(one).changed == ["database", "broker"]
-    assert "killed" in remembered(one)
+    assert wait_gone(locate(one_home).redis, broker.PROGRAMS, 10)
+    assert cluster.start(one_home).changed == ["database", "broker"]
+    assert "killed" in remembered(one_home)
 
 
-def test_a_backend_that_outlives_the_postmaster_is_ended(one: Settings) -> None:
-    state = cluster.start(one)
-    remember(one, "busy")
-    conn = psycopg.connect(database_url(one))
+def test_a_backend_that_outlives_the_postmaster_is_ended(one_home: Settings) -> None:
+    state = cluster.start(one_home)
+    remember(one_home, "busy")
+    conn = psycopg.connect(database_url(one_home))
     # A loop without a wait does not notice that the postmaster died.
     busy = "DO $$ BEGIN FOR i IN 1..2000000000 LOOP NULL; END LOOP; END $$"
     conn.pgconn.send_query(busy.encode())
     time.sleep(0.3)
     assert state.database.pid
     os.kill(state.database.pid, signal.SIGKILL)
-    assert "database" in cluster.start(one).changed
-    assert "busy" in remembered(one)
+    assert "database" in cluster.start(one_home).changed
+    assert "busy" in remembered(one_home)
     conn.close()
 
 
 @pytest.mark.parametrize("process", ["gone", "another program", "no number"])
-def test_a_stale_pid_file(one: Settings, process: str) -> None:
-    cluster.start(one)
-    remember(one, process)
-    paths = locate(one)
+def test_a_stale_pid_file(one_home: Settings, process: str) -> None:
+    cluster.start(one_home)
+    remember(one_home, process)
+    paths = locate(one_home)
     text = (paths.data / "postmaster.pid").read_text()
-    cluster.stop(one)
+    cluster.stop(one_home)
     with spawn_as(paths.account, ["sleep", "120"]) as stranger:
         number = {"gone": "999999", "another program": str(stranger.pid), "no number": "x"}[process]
         stale = paths.data / "postmaster.pid"
         stale.write_text(number + "\n" + text.split("\n", 1)[1])
         shutil.chown(stale, paths.account.uid, paths.account.gid)
         try:
-            assert cluster.status(one).database.state == "stopped"
-            assert "database" in cluster.start(one).changed
+            assert cluster.status(one_home).database.state == "stopped"
+            assert "database" in cluster.start(one_home).changed
             assert stranger.poll() is None, "a stranger's process was ended"
         finally:
             stranger.kill()
-    assert process in remembered(one)
+    assert process in remembered(one_home)
 
 
-def test_status_of_a_frozen_server_returns(one: Settings) -> None:
-    pid = cluster.start(one).broker.pid
+def test_status_of_a_frozen_server_returns(one_home: Settings) -> None:
+    pid = cluster.start(one_home).broker.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert cluster.status(one).broker.state == "starting"
+        assert cluster.status(one_home).broker.state == "starting"
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert cluster.status(one).broker.state == "running"
+    assert cluster.status(one_home).broker.state == "running"
 
 
-def test_the_command_line(one: Settings, clean_environment: pytest.MonkeyPatch) -> None:
-    clean_environment.setenv("GEOFIX_HOME", str(one.home))
+def test_the_command_line(one_home: Settings, clean_environment: pytest.MonkeyPatch) -> None:
+    clean_environment.setenv("GEOFIX_HOME", str(one_home.home))
     runner = CliRunner()
     for arguments in (["up", "--json"], ["status", "--json"]):
         result = runner.invoke(app, arguments)
@@ -245,27 +195,27 @@ def test_the_command_line(one: Settings, clean_environment: pytest.MonkeyPatch) 
     }
 
 
-def test_a_missing_extension_names_the_setup(one: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extension_names_the_setup(one_home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "EXTENSIONS", ("postgis", "no_such_extension"))
     with pytest.raises(ServiceError, match="no_such_extension") as caught:
-        cluster.start(one)
+        cluster.start(one_home)
     assert "scripts/setup" in caught.value.hint
 
 
 def test_missing_binaries_name_the_setup(
-    home: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
+    make_home: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from geofix.database.embedded import binaries
 
     monkeypatch.setattr(binaries, "_candidate_folders", lambda: iter(()))
     with pytest.raises(ServiceError, match="installed: none") as caught:
-        cluster.start(home("h"))
+        cluster.start(make_home("h"))
     assert "scripts/setup" in caught.value.hint
 
 
-def test_two_homes_side_by_side_and_hard_names(home: Callable[[str], Settings]) -> None:
+def test_two_homes_side_by_side_and_hard_names(make_home: Callable[[str], Settings]) -> None:
     """One home has a path too long for a socket, the other a comma, a quote and a space."""
-    long, odd = home("x" * 90 + "/" + "y" * 60), home("it's, odd")
+    long, odd = make_home("x" * 90 + "/" + "y" * 60), make_home("it's, odd")
     with ThreadPoolExecutor(2) as pool:
         states = list(pool.map(cluster.start, (long, odd)))
     assert all(s.database.state == s.broker.state == "running" for s in states)
@@ -286,18 +236,8 @@ def test_two_homes_side_by_side_and_hard_names(home: Callable[[str], Settings]) 
         link.ensure_connection(max_retries=1)
 
 
-UP = """
-import sys
-from geofix.database import cluster
-from geofix.settings import Settings
-values = {"home": sys.argv[1], "database_url": None, "broker_url": None, "min_free_bytes": 0}
-state = cluster.start(Settings(_env_file=None, **values))
-print(state.database.state, state.broker.state, *state.changed)
-"""
-
-
-def test_concurrent_up_starts_one_of_each(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
+def test_concurrent_up_starts_one_of_each(make_home: Callable[[str], Settings]) -> None:
+    settings = make_home("h")
     command = [sys.executable, "-c", UP, str(settings.home)]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = [child.communicate(timeout=180)[0].split() for child in children]
@@ -307,8 +247,8 @@ def test_concurrent_up_starts_one_of_each(home: Callable[[str], Settings]) -> No
     assert len(processes_in(paths.redis, broker.PROGRAMS)) == 1
 
 
-def test_a_killed_up_leaves_nothing_half_made(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
+def test_a_killed_up_leaves_nothing_half_made(make_home: Callable[[str], Settings]) -> None:
+    settings = make_home("h")
     with subprocess.Popen([sys.executable, "-c", UP, str(settings.home)], start_new_session=True) as child:
         partial = settings.home_dir / "postgres.partial" / "PG_VERSION"
         deadline = time.monotonic() + 60
@@ -321,8 +261,8 @@ def test_a_killed_up_leaves_nothing_half_made(home: Callable[[str], Settings]) -
     assert not (settings.home_dir / "postgres.partial").exists()
 
 
-def test_a_home_deleted_under_running_servers(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
+def test_a_home_deleted_under_running_servers(make_home: Callable[[str], Settings]) -> None:
+    settings = make_home("h")
     cluster.start(settings)
     paths = locate(settings)
     old = [*processes_in(paths.data, SERVER), *processes_in(paths.redis, broker.PROGRAMS)]
@@ -332,8 +272,8 @@ def test_a_home_deleted_under_running_servers(home: Callable[[str], Settings]) -
     assert not set(old) & set(now)
 
 
-def test_a_folder_that_is_no_database_is_left_alone(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
+def test_a_folder_that_is_no_database_is_left_alone(make_home: Callable[[str], Settings]) -> None:
+    settings = make_home("h")
     theirs = settings.home_dir / "postgres" / "letters.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
@@ -342,8 +282,8 @@ def test_a_folder_that_is_no_database_is_left_alone(home: Callable[[str], Settin
     assert theirs.read_text() == "mine"
 
 
-def test_a_server_that_cannot_start_says_why(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
+def test_a_server_that_cannot_start_says_why(make_home: Callable[[str], Settings]) -> None:
+    settings = make_home("h")
     cluster.start(settings)
     cluster.stop(settings)
     local = locate(settings).data / "local.conf"
@@ -356,87 +296,7 @@ def test_a_server_that_cannot_start_says_why(home: Callable[[str], Settings]) ->
     assert cluster.start(settings).database.state == "running"
 
 
-@pytest.mark.skipif(not ROOT, reason="needs root: closes a home to the servers' user")
-def test_a_home_that_is_closed_later_is_named(home: Callable[[str], Settings]) -> None:
-    settings = home("h")
-    settings.home_dir.mkdir()
-    cluster.start(settings)
-    cluster.stop(settings)
-    settings.home_dir.chmod(0o700)
-    with pytest.raises(ServiceError, match="can no longer enter") as caught:
-        cluster.start(settings)
-    assert "chmod" in caught.value.hint
-    settings.home_dir.chmod(0o755)
-    assert cluster.start(settings).database.state == "running"
-
-
-@pytest.mark.skipif(not ROOT, reason="needs root: a home that the servers' user cannot enter")
-def test_root_in_a_home_that_postgres_cannot_enter(home: Callable[[str], Settings]) -> None:
-    settings = home("closed/h")
-    (settings.home_dir.parent).mkdir(mode=0o700)
-    before = os.umask(0o077)
-    try:
-        state = cluster.start(settings)
-    finally:
-        os.umask(before)
-    paths = locate(settings)
-    assert state.database.data_dir is not None and state.database.data_dir.startswith("/var/lib/geofix/")
-    assert state.database.socket_dir is not None and state.database.socket_dir.startswith("/run/geofix/")
-    assert paths.data.stat().st_uid == pwd.getpwnam("postgres").pw_uid
-    assert Path(f"/proc/{state.database.pid}").stat().st_uid == pwd.getpwnam("postgres").pw_uid
-    assert Path(f"/proc/{state.broker.pid}").stat().st_uid == pwd.getpwnam("postgres").pw_uid
-    settings.home_dir.parent.chmod(0o755)
-    assert cluster.start(settings).changed == [], "an opened home lost its servers"
-
-
-def _python_for(drop: dict[str, Any], environment: dict[str, str]) -> str:
-    """A Python that an ordinary user can start and that imports this checkout; ours may lie below /root."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with suppress(OSError):
-            command = [python, "-c", "import geofix.database.cluster"]
-            if (
-                subprocess.run(command, env=environment, capture_output=True, check=False, **drop).returncode
-                == 0
-            ):
-                return python
-    pytest.skip("an ordinary user can neither start our Python nor import this checkout with the system's")
-
-
-@pytest.mark.skipif(not ROOT, reason="needs root to become an ordinary user")
-def test_an_ordinary_user_and_then_root(home: Callable[[str], Settings]) -> None:
-    """Run as `nobody` in a home of its own; root then works with the same servers as that user."""
-    user = pwd.getpwnam("nobody")
-    settings = home("theirs")
-    settings.home_dir.mkdir(mode=0o700)
-    os.chown(settings.home_dir, user.pw_uid, user.pw_gid)
-    drop = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    python = _python_for(drop, environment)
-    done = subprocess.run(
-        [python, "-c", UP, str(settings.home)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        **drop,
-    )
-    assert done.stdout.split() == ["running", "running", "database", "broker"], done.stderr
-    state = cluster.start(settings)
-    assert state.changed == []
-    assert Path(f"/proc/{state.database.pid}").stat().st_uid == user.pw_uid
-    # A third user is told whose they are.
-    settings.home_dir.chmod(0o755)
-    third = drop | {"user": pwd.getpwnam("daemon").pw_uid}
-    other = subprocess.run(
-        [python, "-c", UP, str(settings.home)], env=environment, capture_output=True, text=True, **third
-    )
-    assert "belong to user nobody" in other.stderr
-    cluster.stop(settings)
-    assert cluster.start(settings).changed == ["database", "broker"]
-    assert locate(settings).data.stat().st_uid == user.pw_uid
-
-
-def test_the_superuser_is_postgres(one: Settings) -> None:
-    cluster.start(one)
-    with psycopg.connect(admin_url(one)) as conn:
+def test_the_superuser_is_postgres(one_home: Settings) -> None:
+    cluster.start(one_home)
+    with psycopg.connect(admin_url(one_home)) as conn:
         assert conn.execute("SELECT current_user::text").fetchone() == (postgres.SUPERUSER,)

@@ -18,7 +18,16 @@ from geofix.evaluation.protocols import EvaluationProtocol
 PLACES = [
     (f"p{i}", lat, lon)
     for i, (lat, lon) in enumerate(
-        [(46.9, 7.4), (48.9, 2.3), (52.5, 13.4), (41.9, 12.5), (40.4, -3.7), (59.9, 10.8), (50.1, 14.4), (47.5, 19.0)]
+        [
+            (46.9, 7.4),
+            (48.9, 2.3),
+            (52.5, 13.4),
+            (41.9, 12.5),
+            (40.4, -3.7),
+            (59.9, 10.8),
+            (50.1, 14.4),
+            (47.5, 19.0),
+        ]
     )
 ]
 
@@ -52,7 +61,13 @@ def test_dropping_the_missing_is_labelled(tmp_path: Path, truth: Path) -> None:
 
 
 def test_blank_words_and_impossible_positions_are_counted(tmp_path: Path, truth: Path) -> None:
-    rows = [*PLACES[:4], ("p4", "", ""), ("p5", "I cannot tell", ""), ("p6", 95.0, 14.4), ("p7", "nan", "nan")]
+    rows = [
+        *PLACES[:4],
+        ("p4", "", ""),
+        ("p5", "I cannot tell", ""),
+        ("p6", 95.0, 14.4),
+        ("p7", "nan", "nan"),
+    ]
     rows.insert(0, rows.pop(5))
     result = evaluate_external(write(tmp_path / "p.csv", rows), truth)
     assert (result["n"], result["missing"], result["out_of_range"]) == (8, 3, 1)
@@ -61,7 +76,13 @@ def test_blank_words_and_impossible_positions_are_counted(tmp_path: Path, truth:
 
 @pytest.mark.parametrize(
     "footer",
-    [("mean", 47.0, 8.0), ("", 12.5, 25.0), ("# 1 km: 12.5", "", ""), ("Accuracy", "12.5%", "25%"), ("total", "8", "")],
+    [
+        ("mean", 47.0, 8.0),
+        ("", 12.5, 25.0),
+        ("# 1 km: 12.5", "", ""),
+        ("Accuracy", "12.5%", "25%"),
+        ("total", "8", ""),
+    ],
 )
 def test_footers_are_left_out_of_predictions_and_truth(
     tmp_path: Path, footer: tuple[object, ...], truth: Path
@@ -111,7 +132,7 @@ def test_a_bad_model_is_not_called_swapped(tmp_path: Path) -> None:
 def test_duplicated_ids(tmp_path: Path, truth: Path) -> None:
     same = evaluate_external(write(tmp_path / "p.csv", [*PLACES, PLACES[0]]), truth)
     assert same["n"] == 8 and any("repeated" in w for w in same["warnings"])
-    with pytest.raises(BadInputError, match="different positions.*p0"):
+    with pytest.raises(BadInputError, match=r"different positions.*p0"):
         evaluate_external(write(tmp_path / "q.csv", [*PLACES, ("p0", 1.0, 2.0)]), truth)
 
 
@@ -163,6 +184,8 @@ def test_unusable_files(tmp_path: Path, truth: Path) -> None:
         evaluate_external(write(tmp_path / "p.csv", PLACES, ("id", "y", "x")), truth)
     with pytest.raises(BadInputError, match="unknown fields"):
         evaluate_external(truth, truth, columns={"latitude": "lat"})
+    with pytest.raises(BadInputError, match="neither"):
+        evaluate_external(truth, truth, columns={"lat": "Latt"})
     with pytest.raises(BadInputError, match="no UTF-8"):
         (tmp_path / "b.csv").write_bytes(b"id,lat,lon\n\xff\xfe,1,2\n")
         evaluate_external(tmp_path / "b.csv", truth)
@@ -183,7 +206,8 @@ def test_protocol_is_honoured(tmp_path: Path) -> None:
     truth = write(tmp_path / "t.csv", [("a", 0.0, 0.0), ("b", 0.0, 10.0)])
     guess = write(tmp_path / "p.csv", [("a", 0.0, 1.0), ("b", 0.0, 11.0)])
     small = evaluate_external(guess, truth, protocol=EvaluationProtocol(radii_km=(111.2,)))
-    large = evaluate_external(guess, truth, protocol=EvaluationProtocol(radii_km=(111.2,), radius_km=6378.137))
+    pigeon = EvaluationProtocol(radii_km=(111.2,), radius_km=6378.137)
+    large = evaluate_external(guess, truth, protocol=pigeon)
     assert small["accuracy_km"] == {"111.2": 100.0} and large["accuracy_km"] == {"111.2": 0.0}
 
 

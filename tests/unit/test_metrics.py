@@ -106,7 +106,9 @@ def test_summary_has_the_promised_keys() -> None:
     assert result["recall"]["5"]["50"] == pytest.approx(200 / 3)
     assert result["oracle"]["recall"]["1"]["100"] == 100.0
     assert result["trivial"]["recall"]["1"]["50"] == pytest.approx(100 / 3)
-    dropped = metrics.summary([20.0, NAN], protocol=EvaluationProtocol(missing="drop"), oracle_m=[10.0, 900.0])
+    dropped = metrics.summary(
+        [20.0, NAN], protocol=EvaluationProtocol(missing="drop"), oracle_m=[10.0, 900.0]
+    )
     assert dropped["n"] == 1 and dropped["oracle"]["recall"]["1"]["50"] == 100.0
 
 

@@ -116,7 +116,7 @@ def test_missing_and_damaged_tiles_are_invalid_until_a_fallback_is_asked_for(tmp
     victim.write_bytes(victim.read_bytes()[:40])
     xyz.load_tile.cache_clear()
     _, valid = read_square([strict], lon, lat, side, size)
-    assert not valid[-20:, -20:].any()
+    assert not valid[-14:, -14:].any()
 
 
 def test_scan_reports_what_is_no_tile(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import importlib
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -15,8 +14,8 @@ from geofix.cli.output import State
 from geofix.log import configure
 from geofix.settings import get_settings
 
-# Root command or noun -> (module below geofix.cli, its help). A module offers `app: typer.Typer`; a noun is the
-# whole app, a root command is the command of that name in it. Loading is lazy: `geofix --help` stays fast.
+# Root command or noun -> (module below geofix.cli, its help). A module offers `app: typer.Typer`; a noun is
+# the whole app, a root command is the command of that name in it. Loading is lazy: `geofix --help` stays fast.
 NOUNS = {
     "world": "The built-in mini continent.",
     "ingest": "Load photos, aerial imagery and regions.",
@@ -45,11 +44,11 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """Loads the module of a noun or command when it is first asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """All names, commands first."""
         return [*COMMANDS, *sorted(NOUNS)]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, or None."""
         if cmd_name in NOUNS:
             module = importlib.import_module(f"geofix.cli.{cmd_name}")
@@ -60,7 +59,7 @@ class LazyGroup(TyperGroup):
             return _as_group(module.app, name, "").get_command(ctx, cmd_name)
         return None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List names with their help without loading any module."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -68,13 +67,13 @@ class LazyGroup(TyperGroup):
             formatter.write_dl(sorted(NOUNS.items()))
 
 
-def _as_group(made: typer.Typer, name: str, text: str) -> click.Group:
+def _as_group(made: typer.Typer, name: str, text: str) -> TyperGroup:
     # A callback keeps a Typer of one command a group.
     if made.registered_callback is None:
         made.callback()(lambda: None)
     group: Any = typer.main.get_group(made)
     group.name, group.help = name, text or group.help
-    assert isinstance(group, click.Group)
+    assert isinstance(group, TyperGroup)
     return group
 
 

@@ -16,6 +16,8 @@ from uuid import UUID
 
 import numpy as np
 import typer
+from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,7 +29,8 @@ R = TypeVar("R")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
-_out = Console()
+_WIDE = 160  # columns when stdout is a file or a pipe: nothing there folds lines
+_out = Console() if sys.stdout.isatty() else Console(width=_WIDE)
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -39,6 +42,8 @@ class State:
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: NaN and infinity become null, arrays lists, paths strings."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -95,7 +100,13 @@ def table(
 ) -> None:
     """Print rows as a table; numbers to the right."""
     rows = [tuple(row) for row in rows]
-    drawn = Table(title=title or None, show_header=header, title_justify="left", header_style="bold")
+    drawn = Table(
+        title=title or None,
+        show_header=header,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
+from geofix.codes.complete import complete_query
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
@@ -99,3 +100,17 @@ def measure_recall(
         },
     )
     return Recall(recall, k, len(queries), method)
+
+
+def recall_with_photos(
+    conn: Connection, code_set: CodeSet, *, limit: int = 100, k: int = 10
+) -> Recall | None:
+    """Measure the recall with embedded photos of the code set's model as queries; None where there are none.
+
+    The photos are the model's first `limit` in the order of a hash of their id, so that a series of checks
+    asks the same photos.
+    """
+    vectors = code_queries.sample_photo_embeddings(conn, code_set, limit)
+    if not len(vectors):
+        return None
+    return measure_recall(conn, code_set, complete_query(vectors), k=k)

@@ -104,5 +104,6 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise ServiceError(
-            f"{Path(command[0]).name} failed: {lines[-1]}", hint="Check that its version is at least the server's."
+            f"{Path(command[0]).name} failed: {lines[-1]}",
+            hint="Check that its version is at least the server's.",
         )

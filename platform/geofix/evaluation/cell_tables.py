@@ -73,7 +73,9 @@ def read_cell_table(
     astray = np.zeros(len(ids), dtype=bool) if leaves is None else (ids != 0) & ~_inside(ids, leaves)
     broken = (ids == 0) | astray
     # Every damaged row is a cell of its own, so its position counts as taken for the others.
-    taken = _intervals(np.concatenate([ids[~broken], [] if leaves is None else leaves[broken]]).astype(np.int64))
+    taken = _intervals(
+        np.concatenate([ids[~broken], [] if leaves is None else leaves[broken]]).astype(np.int64)
+    )
     repaired: dict[int, tuple[str, str]] = {}
     refused: list[int] = []
     for row in np.flatnonzero(broken):
@@ -143,8 +145,8 @@ def _inside(ids: NDArray[np.int64], leaves: NDArray[np.int64]) -> NDArray[np.boo
 def _rebuild(text: str, leaf: int, taken: NDArray[np.int64]) -> str | None:
     """The token of the cell above a leaf that a spreadsheet writes as `text` and that overlaps no sound cell.
 
-    Rounding can leave several. Then the coarsest is taken, but only where its parent holds a sound cell: an adaptive
-    partition has split that parent, so the coarsest free cell is its child. Else None.
+    Rounding can leave several. Then the coarsest is taken, but only where its parent holds a sound cell: an
+    adaptive partition has split that parent, so the coarsest free cell is its child. Else None.
     """
     tokens = [str(t) for t in s2.token(s2.parent(np.full(31, leaf), np.arange(31)))]
     fits = [i for i, t in enumerate(tokens) if _written_as(t, text) and _free(t, taken)]

@@ -176,6 +176,7 @@ def match_files(
     rules = protocol or EvaluationProtocol()
     right = read_positions(truth, "true", columns)
     given = read_positions(predictions, "pred", columns)
+    _check_mapping(columns or {}, given, right)
     if check_axes:
         checks.check_axes(given, "pred")
         checks.check_axes(right, "true")
@@ -196,6 +197,17 @@ def match_files(
     warnings += checks.odd_patterns(given, right, error)
     out_of_range = int(impossible.sum())
     return Matched(right, given, row, error, int((~valid).sum()) - out_of_range, out_of_range, warnings)
+
+
+def _check_mapping(columns: Mapping[str, str], given: Positions, truth: Positions) -> None:
+    """A name for both files may be in one alone, but a name in neither is a slip."""
+    have = {*map(str, given.frame.columns), *map(str, truth.frame.columns)}
+    for name, column in columns.items():
+        if column not in have:
+            raise BadInputError(
+                f"--columns {name}={column}: neither {given.path.name} nor {truth.path.name} has that column.",
+                hint=f"Their columns: {sorted(have)}.",
+            )
 
 
 def _check_truth(truth: Positions) -> None:

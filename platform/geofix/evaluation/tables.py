@@ -189,7 +189,7 @@ def _resolve(frame: pd.DataFrame, path: Path, role: Role, columns: Mapping[str, 
             used[name] = str(picked)
         elif own or both or name != "gps_accuracy_m":
             raise BadInputError(
-                f"{path} has no column {own or both or name!r} for {role} {name}; it has {list(frame.columns)}.",
+                f"{path} has no column {own or both or name!r} for {role} {name}: {list(frame.columns)}.",
                 hint=f"Map it: --columns {role}_{name}=COLUMN.",
             )
     return used

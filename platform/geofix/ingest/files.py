@@ -29,7 +29,8 @@ def walk(root: Path) -> Iterator[Found]:
 
     Files without a photo's extension are passed over, unless they are images all the same: then they are
     yielded and refused later for their name. Hidden folders and ``._*`` files are passed over. Symbolic links
-    are followed only when they stay below `root`; a linked folder inside it is walked where it really is.
+    are followed only when they stay below `root`: a linked folder is walked where it really is, a link to a photo
+    that is walked itself is refused as its duplicate.
     """
     top = os.path.realpath(root)
     stack = [top]
@@ -70,9 +71,18 @@ def _entry(entry: os.DirEntry[str], top: str) -> Found | None:
             return None
         if not os.path.exists(target):  # noqa: PTH110
             return Found(_key(entry.path, top), entry.path, Refusal("missing_file", "a broken symbolic link"))
+        if _is_walked(target, top):
+            refusal = Refusal("duplicate_file", f"links to {_key(target, top)}")
+            return Found(_key(entry.path, top), entry.path, refusal)
     if not photo and not _is_image(entry):
         return None
     return Found(_key(entry.path, top), entry.path, name_problem(entry.name))
+
+
+def _is_walked(target: str, top: str) -> bool:
+    """Whether a link's target is found by the walk itself, rather than kept in a hidden store."""
+    hidden = any(part.startswith(".") for part in os.path.relpath(target, top).split(os.sep))
+    return not hidden and os.path.splitext(target)[1].lower() in PHOTO_EXTENSIONS  # noqa: PTH122
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

@@ -107,6 +107,9 @@ def _type_name(kind: pa.DataType) -> str:
     ):
         if test(kind):
             return name
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        # The name of a list's field differs between a table in memory and one read from a file.
+        return f"list<{_type_name(kind.value_type)}>"
     return str(kind)
 
 

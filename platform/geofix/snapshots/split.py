@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geofix.errors import BadInputError, UsageError
+from geofix.log import progress
 from geofix.snapshots.blocks import split_blocks
 from geofix.snapshots.groups import photo_groups, unit_vectors
 from geofix.snapshots.tracks import split_tracks
@@ -118,7 +119,30 @@ def split_photos(table: pd.DataFrame, *, required: tuple[str, ...] = SPLITS, **o
     _check(table, config)
     # Work in the order of photo_id: the result must not depend on the order of rows.
     order = np.argsort(table["photo_id"].to_numpy(), kind="stable")
-    photos = table.iloc[order].reset_index(drop=True)
+    with progress("Splitting photos", len(table), "photos") as advance:
+        ordered = table.iloc[order].reset_index(drop=True)
+        labels, reason, unseen, group, block = _split_ordered(ordered, config)
+        advance(len(table))
+    back = np.empty(len(order), dtype=np.intp)
+    back[order] = np.arange(len(order))
+    result = Split(
+        labels[back],
+        reason[back],
+        (unseen & (labels != "dropped"))[back],
+        group[back],
+        block[back],
+        config,
+        {name: int((labels == name).sum()) for name in (*SPLITS, "dropped")},
+        {str(name): int((reason == name).sum()) for name in np.unique(reason[reason != ""])},
+    )
+    _require(result, required)
+    return result
+
+
+def _split_ordered(
+    photos: pd.DataFrame, config: SplitConfig
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+    """Labels, reasons, unseen, groups and blocks of photos in order of photo_id."""
     lon, lat = (photos[c].to_numpy(dtype=np.float64) for c in ("lon", "lat"))
     leaf = photos["s2_id"].to_numpy(dtype=np.int64) if "s2_id" in photos else s2.cell_at(lon, lat, 30)
     block = np.asarray(s2.parent(leaf, config.block_level), dtype=np.int64)
@@ -142,20 +166,7 @@ def split_photos(table: pd.DataFrame, *, required: tuple[str, ...] = SPLITS, **o
             times=(config.gap_s, config.stretch_s),
             rng=rng,
         )
-    back = np.empty(len(order), dtype=np.intp)
-    back[order] = np.arange(len(order))
-    result = Split(
-        labels[back],
-        reason[back],
-        (unseen & (labels != "dropped"))[back],
-        group[back],
-        block[back],
-        config,
-        {name: int((labels == name).sum()) for name in (*SPLITS, "dropped")},
-        {name: int((reason == name).sum()) for name in np.unique(reason[reason != ""])},
-    )
-    _require(result, required)
-    return result
+    return labels, reason, unseen, group, block
 
 
 def _check(table: pd.DataFrame, config: SplitConfig) -> None:

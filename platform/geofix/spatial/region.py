@@ -34,8 +34,8 @@ class Region:
 
     Args:
         geometry: Longitudes may run to -540..540: they wrap, so a polygon over the 180th meridian is given
-            either
-            cut there or with longitudes that run on (170 to 190). From 179 to -179 is the long way round.
+            either cut there or with longitudes that run on (170 to 190). From 179 to -179 is the long
+            way round.
 
     Raises:
         BadInputError: An invalid polygon, coordinates that are not finite or out of range.

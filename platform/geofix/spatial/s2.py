@@ -85,9 +85,9 @@ def parent(ids: ArrayLike, level: ArrayLike) -> Ints:
     lsb = np.int64(1) << (2 * (MAX_LEVEL - wanted.astype(np.int64)))
     finer = _lsb(cells) > lsb
     if np.any(finer):
-        bad = np.broadcast_to(cells, finer.shape)[finer].flat[0]
+        bad = np.broadcast_to(cells, finer.shape)[finer][0]
         raise UsageError(
-            f"Cell {token(bad)} is of level {_level(np.asarray(bad))} and has no parent at level {wanted.max()}."
+            f"Cell {token(bad)} is of level {_level(np.asarray(bad))}: no parent at level {wanted.max()}."
         )
     return _as((cells & -lsb) | lsb)
 
@@ -126,7 +126,7 @@ def center(ids: ArrayLike) -> tuple[Floats, Floats]:
 def corners(ids: ArrayLike) -> Floats:
     """Longitude and latitude in degrees of the four corners, counter-clockwise, shape (..., 4, 2).
 
-    A corner at a pole has longitude 0; a cell over the 180th meridian has corners on both sides of it.
+    A corner at a pole has longitude 0, one on the 180th meridian either sign whatever side its cell is on.
     """
     cells = _checked(ids)
     face, i, j, size = squares(cells.ravel())
@@ -136,10 +136,10 @@ def corners(ids: ArrayLike) -> Floats:
 def polygon(ids: ArrayLike) -> Any:
     """Each cell as a shapely geometry in degrees, within -180..180 and -90..90.
 
-    A cell over the 180th meridian is a MultiPolygon split there; one that touches a pole reaches it along the
-    full width of its longitudes. Edges of cells are geodesics; edges coarser than level 10 are drawn with
-    points at most 11 km apart, so that the outline departs from the true one by at most 2.5 m *
-    tan(latitude).
+    A cell at a pole reaches it along the full width of its longitudes. No cell but a face itself crosses the
+    180th meridian; such a face is a MultiPolygon split there. Edges of cells are geodesics; edges coarser than
+    level 10 get points at most 11 km apart, and the outline departs from the true one by at most
+    2.5 m * tan(latitude).
 
     Returns:
         A geometry for a scalar, else an object array of the ids' shape.

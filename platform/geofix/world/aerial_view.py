@@ -64,13 +64,13 @@ def render_aerial(scene: Scene, flight: Flight, step_m: float, seed: int) -> tup
     rng = rng_for(seed, 10, scene.patch.index, flight.epoch)
     canvas = Canvas(np.empty((n, n, 3), dtype=np.float32), half, step_m)
     ticks = ((np.arange(n) + 0.5) * step_m - half).astype(np.float32)
+    inside = np.empty((n, n), dtype=bool)
     for r in range(0, n, STRIP_ROWS):
-        y, x = np.meshgrid(-ticks[r : r + STRIP_ROWS], ticks, indexing="ij")
-        blur = np.full(x.size, step_m, dtype=np.float32)
-        rgb = ground_colour(scene.surface, x.ravel(), y.ravel(), blur, flight.season, flight.epoch)
-        dark = shade(scene.surface, x.ravel(), y.ravel(), flight.sun, flight.epoch)
-        rgb *= np.where(dark, 0.52, 1.0).astype(np.float32)[:, None]
-        canvas.rgb[r : r + STRIP_ROWS] = rgb.reshape(*x.shape, 3)
+        part = slice(r, r + STRIP_ROWS)
+        y, x = np.meshgrid(-ticks[part], ticks, indexing="ij")
+        inside[part] = scene.patch.contains(x, y)
+        canvas.rgb[part] = 0
+        canvas.rgb[part][inside[part]] = _flat(scene, flight, x[inside[part]], y[inside[part]], step_m)
     _cars(canvas, scene, rng)
     _hedges(canvas, scene.boxes, flight)
     _roofs(canvas, scene.boxes, flight)
@@ -78,9 +78,18 @@ def render_aerial(scene: Scene, flight: Flight, step_m: float, seed: int) -> tup
     rgb = ndimage.gaussian_filter(canvas.rgb, (0.45, 0.45, 0))
     rgb = rgb * np.asarray(flight.gain, np.float32) * 0.93 + 0.02
     rgb += rng.standard_normal(rgb.shape, dtype=np.float32) * np.float32(0.012)
-    gx, gy = np.meshgrid(ticks, -ticks)
-    inside = scene.patch.contains(gx, gy)
+    rgb[~inside] = 0
     return np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8), inside
+
+
+def _flat(scene: Scene, flight: Flight, x: F32, y: F32, step_m: float) -> F32:
+    """The ground at points inside the patch, with the shadows that fall on it."""
+    if len(x) == 0:
+        return np.zeros((0, 3), dtype=np.float32)
+    blur = np.full(len(x), step_m, dtype=np.float32)
+    rgb = ground_colour(scene.surface, x, y, blur, flight.season, flight.epoch)
+    dark = shade(scene.surface, x, y, flight.sun, flight.epoch)
+    return rgb * np.where(dark, 0.52, 1.0).astype(np.float32)[:, None]
 
 
 def _blend(canvas: Canvas, part: tuple[slice, slice], rgb: F32, alpha: F32) -> None:

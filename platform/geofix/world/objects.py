@@ -10,10 +10,8 @@ from geofix.world import tables as t
 from geofix.world.noise import F64
 from geofix.world.roads import MAIN, TRACK, Roads, Town
 from geofix.world.styles import Country, Districts
-from geofix.world.surface import Coast, Surface
+from geofix.world.surface import CHANGED, Coast, Surface
 from geofix.world.tables import Boxes, Sprites
-
-CHANGED = 0.10
 
 
 @dataclass

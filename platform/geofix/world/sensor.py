@@ -66,7 +66,8 @@ def passers_by(
     (fx, fy), (rx, ry) = camera.forward, camera.right
     x, y = camera.x + depth * (fx + across * rx), camera.y + depth * (fy + across * ry)
     is_pole = np.arange(n) >= people
-    rgb = np.where(is_pole[:, None], 0.4, rng.uniform(0.08, 0.7, (n, 3)))
+    clothes = rng.uniform(0.08, 0.6, (n, 1)) + rng.uniform(0, 0.18, (n, 3))
+    rgb = np.where(is_pole[:, None], 0.4, clothes)
     bodies = Sprites.make(
         n, x=x, y=y, hi=np.where(is_pole, rng.uniform(3, 8, n), 1.45), half=np.where(is_pole, 0.09, 0.24), rgb=rgb,
         shape=np.where(is_pole, t.RECT, t.ELLIPSE), material=np.full(n, t.PERSON),

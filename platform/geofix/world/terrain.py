@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import shapely
 from pyproj import Geod, Transformer
-from shapely.geometry import LineString, MultiPolygon, Point, Polygon
+from shapely.geometry import LineString, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize, unary_union
 
@@ -24,7 +24,8 @@ CENTRE_LON, CENTRE_LAT = -14.0, 45.0
 RADIUS_X_M, RADIUS_Y_M = 200_000.0, 150_000.0
 VERTICES = 8192
 COUNTRIES = (("XA", "XAA", "Aldmark"), ("XB", "XBB", "Brennia"), ("XC", "XCC", "Corvania"))
-PROVINCES = ("Upper", "West", "East")
+PROVINCES = ("Upper", "Hither", "Farther")
+PUBLISHED_STRIDE = 3
 KINDS = ("town", "coast", "village", "coast", "town", "town", "village", "town")
 
 
@@ -41,7 +42,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Continent:
-    """Land (exact coast), countries and provinces; the angles at which borders leave the centre."""
+    """Land with its exact coast; countries and provinces as published, with a generalised coast.
+
+    The published coast keeps every third vertex (about 400 m apart), so photos by the sea may lie outside every
+    region, as they do with real boundary files. `border_angles` is where borders leave the centre.
+    """
 
     land: BaseGeometry
     countries: tuple[Region, ...]
@@ -105,6 +110,7 @@ def _ray(rng: np.random.Generator, centre: tuple[float, float], angle: float, st
     return LineString(np.c_[centre[0] + r * np.cos(angle + wiggle), centre[1] + r * np.sin(angle + wiggle)])
 
 
+@lru_cache(maxsize=2)
 def build_continent(seed: int) -> Continent:
     """The geography of a seed; the same for every size."""
     rng = rng_for(seed, 1)
@@ -118,11 +124,13 @@ def build_continent(seed: int) -> Continent:
     ring = radius * (0.42 + 0.03 * harmonics(rng, VERTICES, 2, 300, 1.5))
     inner = Polygon(np.c_[cx + ring * np.cos(theta), cy + ring * np.sin(theta)])
     middles = [(a + b) / 2 for a, b in zip(angles, [*angles[1:], angles[0] + 2 * np.pi], strict=True)]
-    lines = [coast.exterior, inner.exterior, *(_ray(rng, (cx, cy), a, 0.0) for a in angles)]
+    published = Polygon(coast.exterior.coords[:-1][::PUBLISHED_STRIDE])
+    lines = [published.exterior, inner.exterior, *(_ray(rng, (cx, cy), a, 0.0) for a in angles)]
     lines += [_ray(rng, (cx, cy), m, 0.25 * RADIUS_Y_M) for m in middles]
-    pieces = [p for p in polygonize(unary_union(lines)) if coast.contains(p.representative_point())]
+    pieces = [p for p in polygonize(unary_union(lines)) if published.contains(p.representative_point())]
     groups = _group_pieces(pieces, inner, (cx, cy), angles, middles)
-    for island in _islands(rng, (cx, cy), radius):
+    islands = _islands(rng, (cx, cy), radius)
+    for island in islands:
         angle = float(np.arctan2(island.centroid.y - cy, island.centroid.x - cx))
         country, half = _sector(angle, angles, middles)
         groups[country, 1 + half].append(island)
@@ -133,7 +141,7 @@ def build_continent(seed: int) -> Continent:
     countries = tuple(
         Region(*COUNTRIES[c], c, unary_union([p.geom for p in provinces if p.country == c])) for c in range(3)
     )
-    land = unary_union([c.geom for c in countries])
+    land = unary_union([coast, *islands])
     return Continent(land, countries, provinces, (cx, cy), (angles[0], angles[1], angles[2]), radius)
 
 
@@ -204,13 +212,3 @@ def land_mask(continent: Continent, patch: Patch, half_m: float, step_m: float) 
     ticks = np.arange(-half_m + step_m / 2, half_m, step_m)
     gx, gy = np.meshgrid(patch.x + ticks, patch.y + ticks)
     return np.asarray(shapely.contains_xy(land, gx, gy))
-
-
-def simplified(region: Region, tolerance_m: float = 120.0) -> MultiPolygon:
-    """A region as published boundary files show it: the coast generalised to `tolerance_m`.
-
-    Borders between neighbours are generalised each for itself, as in most published files, so slivers of at
-    most `tolerance_m` may lie between two countries, and photos on the beach may lie outside every region.
-    """
-    geom = region.geom.simplify(tolerance_m)
-    return geom if isinstance(geom, MultiPolygon) else MultiPolygon([geom])

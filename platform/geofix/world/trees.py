@@ -8,7 +8,7 @@ from geofix.world import tables as t
 from geofix.world.noise import F64
 from geofix.world.objects import Site, change, stations
 from geofix.world.roads import TRACK
-from geofix.world.surface import FOREST, LAND_STEP_M, LAWN
+from geofix.world.surface import FOREST, LAND_STEP_M
 from geofix.world.tables import Boxes, Sprites
 
 # per species: crown radius, total height, where the crown starts (share of height), crown shape
@@ -84,10 +84,11 @@ def _woods(rng: np.random.Generator, site: Site) -> tuple[F64, F64, F64]:
 
 def _hedgerows(rng: np.random.Generator, site: Site) -> tuple[F64, F64, F64]:
     land = site.surface.land.astype(np.int64)
-    first_field = LAWN + len(site.districts.x)
     a, b = land[:-1, :-1], np.where(land[:-1, :-1] != land[1:, :-1], land[1:, :-1], land[:-1, 1:])
     pair = np.minimum(a, b) * 7919 + np.maximum(a, b) * 104_729
-    border = (a != b) & (np.minimum(a, b) >= first_field) & ((pair >> 3) % 100 < 38)
+    ticks = (np.arange(land.shape[0] - 1) + 1) * LAND_STEP_M - site.half_m
+    at = np.meshgrid(ticks, ticks)
+    border = (a != b) & (site.town(*at) < 0.2) & (np.minimum(a, b) >= FOREST) & ((pair >> 3) % 100 < 38)
     rows, cols = np.nonzero(border & (rng.random(border.shape) < 0.3))
     x = (cols + rng.uniform(0, 1, len(cols))) * LAND_STEP_M - site.half_m
     y = (rows + rng.uniform(0, 1, len(rows))) * LAND_STEP_M - site.half_m

@@ -60,6 +60,10 @@ VALUES (%(code_set_id)s, %(k)s, %(queries)s, %(ef_search)s, %(scope)s, %(cells_i
 READ = "SELECT s2_id, code FROM geofix.cell_code WHERE code_set_id = {} ORDER BY s2_id"
 SEARCH = "SELECT s2_id, score, method, cells_in_scope FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, NULL, %(exact_below)s)"
 HNSW = "CREATE INDEX {index} ON {leaf} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops) WITH (m = {m}, ef_construction = {ef})"
+SAMPLE = """
+SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e
+WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
+"""
 COVERING = "SELECT lo, hi, inside FROM geofix.code_set_covering(%(code_set_id)s, public.ST_GeomFromEWKB(%(region)s), 256)"
 
 
@@ -186,6 +190,12 @@ def read_codes(conn: Connection, code_set: CodeSet) -> tuple[NDArray[np.int64], 
     return read_vectors(
         conn, sql.SQL(READ).format(sql.Literal(code_set.code_set_id)), dimension=code_set.dimension
     )
+
+
+def sample_photo_embeddings(conn: Connection, code_set: CodeSet, limit: int) -> NDArray[np.float16]:
+    """Up to `limit` photo embeddings (n, D) of the code set's model, always the same ones."""
+    query = sql.SQL(SAMPLE).format(sql.Literal(code_set.model_id), sql.Literal(limit))
+    return read_vectors(conn, query, dimension=code_set.dimension - 2)[1]
 
 
 def hnsw_bytes(cells: int, dimension: int, m: int) -> int:

@@ -19,6 +19,7 @@ from geofix.database.queries import leaves
 from geofix.errors import NotFoundError, UsageError
 
 FIND = "SELECT * FROM geofix.model WHERE name = %(name)s"
+NAME = "SELECT name FROM geofix.model WHERE model_id = %(model_id)s"
 LIST = """
 SELECT m.*, coalesce(pg_total_relation_size(to_regclass('geofix_leaf.photo_embedding_' || m.model_id)), 0) AS photo_embedding_bytes,
        coalesce(pg_total_relation_size(to_regclass('geofix_leaf.aerial_embedding_' || m.model_id)), 0) AS aerial_embedding_bytes
@@ -56,6 +57,9 @@ COUNT_TILES = """
 SELECT count(*) FROM geofix.aerial_tile t
 WHERE (%(datasets)s::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+"""
+RASTERS = """
+SELECT aerial_raster_id, uri, kind, crs, reading FROM geofix.aerial_raster WHERE aerial_raster_id = ANY (%(ids)s)
 """
 MERGE = """
 INSERT INTO {leaf} ({parent_column}, {key}, embedding)
@@ -118,6 +122,14 @@ def find_model(conn: Connection, name: str) -> ModelRow:
     return ModelRow(**{key: row[key] for key in ModelRow.__dataclass_fields__})
 
 
+def find_model_by_id(conn: Connection, model_id: int) -> ModelRow:
+    """The model of a key that another row refers to."""
+    row = conn.execute(NAME, {"model_id": model_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"Model {model_id} was deleted.", hint="Run `geofix gc`.")
+    return find_model(conn, str(row[0]))
+
+
 def list_models(conn: Connection) -> list[dict[str, Any]]:
     """All models with the size of their embeddings."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -174,6 +186,11 @@ def tiles_to_embed(
     return conn.execute(TILES_TO_EMBED, key).fetchall(), int(total[0])
 
 
+def raster_rows(conn: Connection, ids: list[int]) -> list[tuple[int, str, str, str, dict[str, Any]]]:
+    """Rasters as (id, uri, kind, crs, reading)."""
+    return conn.execute(RASTERS, {"ids": ids}).fetchall()
+
+
 def add_embeddings(
     conn: Connection,
     parent: leaves.Parent,
@@ -203,6 +220,11 @@ def add_embeddings(
         )
     )
     return merged.rowcount
+
+
+def analyze_embeddings(conn: Connection, parent: leaves.Parent, model_id: int) -> None:
+    """Tell the planner how many vectors there are now."""
+    conn.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("geofix_leaf", f"{parent}_{model_id}")))
 
 
 def read_split_embeddings(

@@ -63,10 +63,12 @@ RETURNING source_key, ord
 """
 
 # New bytes under an old name are a new photo: everything derived from the old one goes with it.
-DELETE_REPLACED = """
-DELETE FROM photo_record p USING photo_stage s
-WHERE p.dataset_id = %(dataset_id)s AND p.source_key = s.source_key AND p.sha256 <> s.sha256
+FIND_REPLACED = """
+SELECT p.photo_id FROM photo_record p JOIN photo_stage s USING (source_key)
+WHERE p.dataset_id = %(dataset_id)s AND p.sha256 <> s.sha256
 """
+
+DELETE_PHOTOS = "DELETE FROM photo_record WHERE photo_id = ANY(%(ids)s)"
 
 TAKE_TWINS = """
 DELETE FROM photo_stage s USING photo_stage f
@@ -95,7 +97,7 @@ ON CONFLICT DO NOTHING
 DELETE_MOVED_REGIONS = """
 DELETE FROM photo_region r USING photo_record p, photo_stage s
 WHERE r.photo_id = p.photo_id AND p.dataset_id = %(dataset_id)s AND p.source_key = s.source_key
-  AND p.geom <> ST_SetSRID(ST_MakePoint(s.lon, s.lat), 4326)
+  AND (ST_X(p.geom), ST_Y(p.geom)) IS DISTINCT FROM (s.lon, s.lat)
 """
 
 MERGE = """
@@ -120,15 +122,20 @@ WHERE (p.sequence_id, p.uri, p.sha256, p.file_bytes, p.file_mtime_ns, p.width, p
       (excluded.sequence_id, excluded.uri, excluded.sha256, excluded.file_bytes, excluded.file_mtime_ns,
        excluded.width, excluded.height, excluded.s2_id, excluded.gps_accuracy_m, excluded.heading_deg,
        excluded.captured_at, excluded.author, excluded.licence, excluded.extra)
-   OR p.geom <> excluded.geom
+   OR (ST_X(p.geom), ST_Y(p.geom)) IS DISTINCT FROM (ST_X(excluded.geom), ST_Y(excluded.geom))
 RETURNING p.xmax = 0
 """
 
-CLEAR_REJECTS = """
-DELETE FROM reject
-WHERE dataset_id = %(dataset_id)s AND kind = 'photo'
-  AND (source_key = ANY(%(keys)s) OR source_key IN (SELECT source_key FROM photo_stage))
+STALE_REJECTS = """
+SELECT r.reject_id FROM reject r
+WHERE r.dataset_id = %(dataset_id)s AND r.kind = 'photo'
+  AND (r.source_key = ANY(%(keys)s) OR r.source_key IN (SELECT source_key FROM photo_stage))
+  AND NOT EXISTS (
+    SELECT FROM unnest(%(keys)s::text[], %(reasons)s::text[], %(details)s::text[]) AS n(key, reason, detail)
+    WHERE (n.key, n.reason, n.detail) = (r.source_key, r.reason, r.detail))
 """
+
+DELETE_REJECTS = "DELETE FROM reject WHERE reject_id = ANY(%(ids)s)"
 
 ADD_REJECTS = """
 INSERT INTO reject (dataset_id, kind, source_key, reason, detail)
@@ -180,7 +187,9 @@ def take_twins(conn: Connection, dataset_id: int) -> tuple[list[tuple[str, str]]
         (source_key, first key with these bytes) of rows removed from the stage, and twins of photos that are
         already loaded, still staged.
     """
-    conn.execute(DELETE_REPLACED, {"dataset_id": dataset_id})
+    replaced = [row[0] for row in conn.execute(FIND_REPLACED, {"dataset_id": dataset_id})]
+    if replaced:  # asked first: the writer's role may load photos but not delete any
+        conn.execute(DELETE_PHOTOS, {"ids": replaced})
     staged = [(row[0], row[1]) for row in conn.execute(TAKE_TWINS)]
     loaded = [Twin(*row) for row in conn.execute(FIND_TWINS, {"dataset_id": dataset_id})]
     return staged, loaded
@@ -209,9 +218,11 @@ def merge(conn: Connection, dataset_id: int) -> tuple[int, int]:
 def replace_rejects(conn: Connection, dataset_id: int, rejects: Sequence[tuple[str, str, str]]) -> None:
     """Store (key, reason, detail) of this batch, drop older entries of its photos, and empty the stage."""
     keys, reasons, details = ([row[i] for row in rejects] for i in range(3))
-    conn.execute(CLEAR_REJECTS, {"dataset_id": dataset_id, "keys": keys})
+    params = {"dataset_id": dataset_id, "keys": keys, "reasons": reasons, "details": details}
+    stale = [row[0] for row in conn.execute(STALE_REJECTS, params)]
+    if stale:
+        conn.execute(DELETE_REJECTS, {"ids": stale})
     if rejects:
-        params = {"dataset_id": dataset_id, "keys": keys, "reasons": reasons, "details": details}
         conn.execute(ADD_REJECTS, params)
         conn.execute(MARK_SEEN, {"keys": keys})
     conn.execute(EMPTY_STAGE)

@@ -45,7 +45,7 @@ def detect_format(path: Path) -> str:
         if b'"FeatureCollection"' not in text and any(key in text for key in mapillary_keys):
             return "mapillary"
         return "geojson"
-    if not text or b"\0" in head:
+    if not text or head.count(0) > len(head) // 100:
         raise BadInputError(
             f"{path} is {'empty' if not text else 'binary data of an unknown kind'}.",
             hint=f"Metadata may be {', '.join(FORMATS)}.",

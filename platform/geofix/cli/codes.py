@@ -1,0 +1,143 @@
+"""geofix codes: build, index, measure, list and drop code sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geofix.cli.output import JsonOption, command, emit, say, table
+
+app = typer.Typer(no_args_is_help=True)
+
+CodeSetOption = Annotated[str, typer.Option("--code-set", help="Name of the code set.")]
+
+
+@app.command()
+@command
+def build(
+    model: Annotated[str, typer.Option(help="Registered model whose embeddings are used.")],
+    code_set: CodeSetOption,
+    recipe: Annotated[
+        str, typer.Option(help="cellmean: mean of a cell's training photos; aerial: its tiles.")
+    ] = "cellmean",
+    level: Annotated[int, typer.Option(min=1, max=24, help="S2 level of the cells.")] = 16,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="Snapshot directory with the training photos.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Only cells in this region: LEVEL:CODE, a file or WKT.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Build one code set, all or nothing: it is ready when this command ends, or not there at all.
+
+    Example: geofix codes build --model mnv2 --code-set mnv2-l16 --snapshot snapshots/wuhan
+    """
+    from geofix.codes.build import build_code_set
+    from geofix.database.engine import connect
+    from geofix.database.queries.models import find_model
+    from geofix.database.queries.regions import region_ewkb
+    from geofix.errors import UsageError
+    from geofix.snapshots.build import stored_snapshot
+
+    if recipe not in ("cellmean", "aerial"):
+        raise UsageError(f"Unknown recipe {recipe!r}.", hint="Use cellmean or aerial.")
+    with connect() as conn:
+        result = build_code_set(
+            conn,
+            name=code_set,
+            model=find_model(conn, model),
+            recipe=recipe,  # type: ignore[arg-type]
+            level=level,
+            snapshot_id=None if snapshot is None else stored_snapshot(conn, snapshot).snapshot_id,
+            region_ewkb=None if region is None else region_ewkb(conn, region),
+        )
+    emit({"code_set": code_set, **result}, as_json=json)
+
+
+@app.command()
+@command
+def index(
+    code_set: CodeSetOption,
+    m: Annotated[int, typer.Option(help="Links per cell.")] = 16,
+    ef_construction: Annotated[int, typer.Option(help="Candidates kept while building.")] = 64,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory the build may use.")] = 512,
+    parallel: Annotated[int, typer.Option(min=0, help="Further processes that help.")] = 1,
+    queries: Annotated[int, typer.Option(min=0, help="Photos used to measure the recall; 0: do not.")] = 100,
+    json: JsonOption = False,
+) -> None:
+    """Build the HNSW index of a code set; its memory is estimated first, its recall measured after.
+
+    Example: geofix codes index --code-set mnv2-l16
+    """
+    from geofix.codes.index import build_index, recall_with_photos
+    from geofix.database.engine import connect
+    from geofix.database.queries.codes import find_code_set
+
+    with connect() as conn:
+        result = build_index(
+            conn,
+            find_code_set(conn, code_set),
+            m=m,
+            ef_construction=ef_construction,
+            memory_bytes=memory_mb << 20,
+            parallel=parallel,
+        )
+    if queries:
+        with connect() as conn:
+            measured = recall_with_photos(conn, find_code_set(conn, code_set), limit=queries)
+        result["recall"] = None if measured is None else measured.recall
+        result["recall_queries"] = 0 if measured is None else measured.queries
+    emit(result, as_json=json)
+
+
+@app.command("list")
+@command
+def list_(json: JsonOption = False) -> None:
+    """List code sets with their model, size and last measured recall.
+
+    Example: geofix codes list
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.codes import list_code_sets
+
+    with connect("reader") as conn:
+        rows = list_code_sets(conn)
+    columns = (
+        "name",
+        "model",
+        "recipe",
+        "level",
+        "state",
+        "cells",
+        "with_prototype",
+        "with_aerial",
+        "total_bytes",
+        "recall",
+    )
+    emit(rows, as_json=json, human=lambda: table(columns, [[r[c] for c in columns] for r in rows]))
+
+
+@app.command()
+@command
+def drop(
+    name: Annotated[str, typer.Argument(help="Name of the code set.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Drop a code set; evaluations made with it keep their rows.
+
+    Example: geofix codes drop mnv2-l16 --yes
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.codes import drop_code_set, find_code_set
+
+    with connect() as conn:
+        found = find_code_set(conn, name)
+        if not yes:
+            say(f"{name}: {found.cells:,} cells, state {found.state}")
+            typer.confirm("Drop it?", abort=True)
+        drop_code_set(conn, found)
+    emit({"dropped": name, "cells": found.cells}, as_json=json)

@@ -1,0 +1,201 @@
+"""geofix evaluate: judge localizers, ours and others'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geofix.cli.output import JsonOption, command, emit, say, table
+
+app = typer.Typer(no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the evaluation.")]
+
+
+@app.command()
+@command
+def run(
+    localizer: Annotated[
+        str, typer.Option(help="cellmean, knn, knn_density, most_photographed, aerial_only ...")
+    ],
+    snapshot: Annotated[Path, typer.Option(help="Snapshot directory.")],
+    split: Annotated[str, typer.Option(help="train, val, test_seen or test_unseen.")] = "test_seen",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the evaluation; default: localizer-model-level-split.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model whose embeddings are used.")] = None,
+    code_set: Annotated[str | None, typer.Option("--code-set", help="Search this code set.")] = None,
+    level: Annotated[int, typer.Option(help="S2 level of cells where there is no code set.")] = 16,
+    within: Annotated[
+        str | None, typer.Option(help="Answers only in this region: LEVEL:CODE, a file or WKT.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Candidates kept per photo.")] = 100,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an evaluation of this name.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Let a localizer answer every photo of a split, store its answers, and measure them.
+
+    Example: geofix evaluate run --localizer knn --model mnv2 --snapshot snapshots/wuhan --split test_seen
+    """
+    from geofix.database.engine import connect
+    from geofix.evaluation.service import evaluate
+
+    with connect() as conn:
+        result = evaluate(
+            conn,
+            localizer=localizer,
+            snapshot=snapshot,
+            split=split,
+            name=name,
+            model=model,
+            code_set=code_set,
+            level=level,
+            within=within,
+            k=k,
+            replace=replace,
+        )
+    emit(result, as_json=json, human=lambda: show_result(result))
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print one evaluation as people read it."""
+    say(f"{result['evaluation']}: {result['localizer']} on {result['split']}, {result['n']:,} photos")
+    radii = list(result["recall"]["1"])
+    rows: list[list[Any]] = [[f"R@{k}", *values.values()] for k, values in result["recall"].items()]
+    for bound in ("oracle", "trivial"):
+        if result.get(bound):
+            label = "oracle" if bound == "oracle" else "most photographed cell"
+            rows.append([label, *result[bound]["recall"]["1"].values()])
+    table(["percent within", *(f"{radius} m" for radius in radii)], rows)
+    kilometres = result["accuracy_km"]
+    table(
+        ["", *(f"{radius} km" for radius in kilometres), "median m", "mean km", "GeoScore"],
+        [["accuracy", *kilometres.values(), result["median_m"], result["mean_km"], result["geoscore"]]],
+    )
+
+
+@app.command("list")
+@command
+def list_(json: JsonOption = False) -> None:
+    """List evaluations side by side.
+
+    Example: geofix evaluate list
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.evaluations import list_evaluations
+
+    with connect("reader") as conn:
+        rows = list_evaluations(conn)
+    columns = {
+        "evaluation": "evaluation",
+        "localizer": "localizer",
+        "split": "split",
+        "level": "level",
+        "n": "n",
+        "R@1 50 m": "recall_50m_percent",
+        "100 m": "recall_100m_percent",
+        "200 m": "recall_200m_percent",
+        "1000 m": "recall_1000m_percent",
+        "median m": "median_m",
+        "GeoScore": "geoscore",
+    }
+    emit(
+        rows,
+        as_json=json,
+        human=lambda: table(list(columns), [[r[c] for c in columns.values()] for r in rows]),
+    )
+
+
+@app.command()
+@command
+def show(
+    name: NameArgument,
+    by: Annotated[str, typer.Option(help="country, admin1, another region level, or cell.")] = "country",
+    level: Annotated[int, typer.Option(help="S2 level for --by cell.")] = 13,
+    threshold_m: Annotated[float, typer.Option(help="An answer counts within this many metres.")] = 200.0,
+    json: JsonOption = False,
+) -> None:
+    """Accuracy by region or cell with n and a 95 % Wilson interval.
+
+    Example: geofix evaluate show knn-test --by country --threshold-m 25000
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries import evaluations
+
+    with connect("reader") as conn:
+        evaluations.find_evaluation(conn, name)
+        rows = (
+            evaluations.by_cell(conn, name, level, threshold_m)
+            if by == "cell"
+            else evaluations.by_region(conn, name, by, threshold_m)
+        )
+    emit(
+        rows,
+        as_json=json,
+        human=lambda: table(list(rows[0]) if rows else ["no photo"], [list(row.values()) for row in rows]),
+    )
+
+
+@app.command()
+@command
+def compare(
+    a: Annotated[str, typer.Argument(help="One evaluation.")],
+    b: Annotated[str, typer.Argument(help="Another one on the same photos.")],
+    threshold_m: Annotated[float, typer.Option(help="An answer counts within this many metres.")] = 200.0,
+    json: JsonOption = False,
+) -> None:
+    """Difference of two evaluations on the same photos, with a cluster bootstrap interval over sequences.
+
+    Example: geofix evaluate compare knn-test cellmean-test
+    """
+    from geofix.database.engine import connect
+    from geofix.evaluation.service import compare_evaluations
+
+    with connect("reader") as conn:
+        result = compare_evaluations(conn, a, b, threshold_m=threshold_m)
+    emit(result, as_json=json)
+
+
+@app.command()
+@command
+def external(
+    predictions: Annotated[Path, typer.Argument(help="CSV or Parquet with id, lat, lon.")],
+    truth: Annotated[Path, typer.Option(help="CSV or Parquet with id, lat, lon.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="ROLE_FIELD=COLUMN, for example prediction_lat=pred_lat; repeatable."),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
+    ] = "wrong",
+    protocol: Annotated[str, typer.Option(help="How to count; see docs/evaluation.md.")] = "geofix",
+    json: JsonOption = False,
+) -> None:
+    """Judge any other tool's answers by the usual radii, mean, median and GeoScore.
+
+    Example: geofix evaluate external answers.csv --truth truth.csv --missing drop
+    """
+    from geofix.errors import UsageError
+    from geofix.evaluation.external import evaluate_external
+    from geofix.evaluation.protocols import get_protocol
+
+    mapping: dict[str, str] = {}
+    for item in columns or []:
+        key, found, value = item.partition("=")
+        if not found or not value:
+            raise UsageError(f"--columns {item!r} is not ROLE_FIELD=COLUMN.")
+        mapping[key] = value
+    if missing not in ("wrong", "drop"):
+        raise UsageError(f"--missing {missing!r} is neither wrong nor drop.")
+    result = evaluate_external(
+        predictions,
+        truth,
+        columns=mapping or None,
+        missing=missing,  # type: ignore[arg-type]
+        protocol=get_protocol(protocol),
+    )
+    for warning in result.get("warnings", []):
+        say(f"warning: {warning}")
+    emit(result, as_json=json)

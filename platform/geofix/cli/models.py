@@ -1,0 +1,114 @@
+"""geofix models: register and list encoders and trained localizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geofix.cli.output import JsonOption, command, emit, table
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+@command
+def create(
+    directory: Annotated[Path, typer.Argument(help="New model directory.")],
+    trunk: Annotated[str, typer.Option(help="timm trunk, for example mobilenetv2_100.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Local file or URI; without it, seeded random weights.")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected hash of the weights file.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels; default: the trunk's own.")] = None,
+    mean: Annotated[
+        float | None, typer.Option(help="Mean of every channel; default: the trunk's own.")
+    ] = None,
+    std: Annotated[
+        float | None, typer.Option(help="Deviation of every channel; default: the trunk's own.")
+    ] = None,
+    pad_type: Annotated[str | None, typer.Option(help="'same' for TensorFlow-style padding.")] = None,
+    gem_p: Annotated[float, typer.Option(help="Exponent of GeM pooling; 1 is the plain average.")] = 3.0,
+    dimension: Annotated[int | None, typer.Option(help="Project to D; default: the trunk's width.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights and projections.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Make a model directory from a timm trunk and local weights, one encoder for ground and aerial.
+
+    Example: geofix models create models/mnv2 --trunk mobilenetv2_100 --weights w.pth --pad-type same
+    """
+    from geofix.models.create import create_model
+
+    manifest = create_model(
+        directory,
+        trunk=trunk,
+        weights=weights,
+        sha256=sha256,
+        size=size,
+        mean=mean,
+        std=std,
+        trunk_options={"pad_type": pad_type} if pad_type else {},
+        gem_p=gem_p,
+        dimension=dimension,
+        seed=seed,
+    )
+    emit(manifest, as_json=json)
+
+
+@app.command()
+@command
+def register(
+    directory: Annotated[
+        Path, typer.Argument(help="Model directory, as `models create` or training wrote it.")
+    ],
+    name: Annotated[str, typer.Option(help="Name in the database.")],
+    json: JsonOption = False,
+) -> None:
+    """Register a model directory in the database.
+
+    Example: geofix models register models/mnv2 --name mnv2
+    """
+    from geofix.codes.register import register_model
+    from geofix.database.engine import connect
+
+    with connect() as conn:
+        row = register_model(conn, directory, name)
+    emit(
+        {
+            "model": row.name,
+            "model_id": row.model_id,
+            "dimension": row.dimension,
+            "sha256": row.weights_sha256,
+        },
+        as_json=json,
+    )
+
+
+@app.command("list")
+@command
+def list_(json: JsonOption = False) -> None:
+    """List registered models.
+
+    Example: geofix models list --json
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.models import list_models
+
+    with connect("reader") as conn:
+        rows = list_models(conn)
+    columns = (
+        "name",
+        "kind",
+        "dimension",
+        "weights_sha256",
+        "photo_embedding_bytes",
+        "aerial_embedding_bytes",
+    )
+    emit(
+        rows,
+        as_json=json,
+        human=lambda: table(
+            columns, [[str(r[c])[:12] if c == "weights_sha256" else r[c] for c in columns] for r in rows]
+        ),
+    )

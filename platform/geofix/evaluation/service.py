@@ -1,0 +1,125 @@
+"""Evaluate by name: look up what is named, fit, run; and compare two stored evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from geofix.database.engine import Connection
+from geofix.database.queries import codes as code_queries
+from geofix.database.queries import evaluations as queries
+from geofix.database.queries import models as model_queries
+from geofix.database.queries.regions import region_ewkb
+from geofix.errors import BadInputError, UsageError
+from geofix.evaluation.compare import compare_errors
+from geofix.evaluation.run import Request, run_evaluation
+from geofix.localizers.fit import fit_localizer
+from geofix.snapshots.build import stored_snapshot
+from geofix.spatial import s2
+from geofix.spatial.covering import cells_in
+
+
+def evaluate(
+    conn: Connection,
+    *,
+    localizer: str,
+    snapshot: Path,
+    split: str,
+    name: str | None = None,
+    model: str | None = None,
+    code_set: str | None = None,
+    level: int = 16,
+    within: str | None = None,
+    k: int = 100,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Judge a localizer on a split of a snapshot; the caller commits.
+
+    Args:
+        conn: Open connection of the writer or owner.
+        localizer: See `geofix.localizers.fit`.
+        snapshot: Snapshot directory.
+        split: Which photos are asked.
+        name: Name of the evaluation; default made from what is judged.
+        model: Whose embeddings; needed without a code set.
+        code_set: Search this code set.
+        level: S2 level without a code set.
+        within: Only answers in this region (LEVEL:CODE, file or WKT).
+        k: Candidates kept per photo.
+        replace: Replace an evaluation of the same name.
+
+    Raises:
+        UsageError: Neither model nor code set is named.
+    """
+    row = stored_snapshot(conn, snapshot)
+    chosen = None if code_set is None else code_queries.find_code_set(conn, code_set)
+    if chosen is not None:
+        model_row = model_queries.find_model_by_id(conn, chosen.model_id)
+        if model is not None and model != model_row.name:
+            raise UsageError(f"Code set {code_set} belongs to model {model_row.name}, not {model}.")
+    elif model is None:
+        raise UsageError("Whose embeddings?", hint="Give --model or --code-set.")
+    else:
+        model_row = model_queries.find_model(conn, model)
+    fitted = fit_localizer(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
+    region = None if within is None else region_ewkb(conn, within)
+    request = Request(
+        name=name or "-".join([localizer, code_set or f"{model_row.name}-l{level}", split]),
+        localizer=fitted.localizer,
+        split=split,
+        level=fitted.level,
+        code_set_id=fitted.code_set_id,
+        ranges=None if region is None else _ranges(region, fitted.level),
+        region_ewkb=region,
+        k=k,
+        temperature=None if chosen is None else chosen.temperature,
+        config={"localizer": localizer, "within": within},
+    )
+    return run_evaluation(conn, request, model_row, row, replace=replace)
+
+
+def compare_evaluations(
+    conn: Connection, a: str, b: str, *, threshold_m: float = 200.0, replicates: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Paired difference of two evaluations on their common photos, clustered by sequence.
+
+    Raises:
+        BadInputError: They have no photo in common.
+    """
+    rows = [queries.find_evaluation(conn, name) for name in (a, b)]
+    ids_a, errors_a = queries.read_errors(conn, rows[0]["evaluation_id"])
+    ids_b, errors_b = queries.read_errors(conn, rows[1]["evaluation_id"])
+    common, place_a, place_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
+    if not len(common):
+        raise BadInputError(
+            f"{a} and {b} asked different photos: none is common.", hint="Compare evaluations of one split."
+        )
+    truth = queries.read_truth(conn, rows[0]["evaluation_id"])
+    sequence = truth["sequence_id"][np.searchsorted(truth["photo_id"], common)]
+    # A photo without a sequence is its own cluster.
+    groups = np.where(np.isnan(sequence), -common.astype(np.float64), sequence)
+    found = compare_errors(
+        errors_a[place_a, 0],
+        errors_b[place_b, 0],
+        radii_m=(threshold_m,),
+        groups=groups,
+        replicates=replicates,
+        seed=seed,
+    )
+    return {
+        "a": a,
+        "b": b,
+        "n": len(common),
+        "only_a": len(ids_a) - len(common),
+        "only_b": len(ids_b) - len(common),
+        **found,
+    }
+
+
+def _ranges(region: bytes, level: int) -> np.ndarray:
+    """Leaf ranges of the cells of a level whose centre lies in a region."""
+    ids = cells_in(shapely.from_wkb(region), level)
+    return np.column_stack(s2.range_of(ids))

@@ -1,0 +1,49 @@
+"""A stored code set as a localizer: exact search of its codes, read from the same table that SQL searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geofix.codes.complete import complete_query, scores_from
+from geofix.codes.matrix import CellMatrix
+from geofix.database.engine import Connection
+from geofix.database.queries.codes import CodeSet, read_codes
+from geofix.localizers.base import Candidates, Ints
+from geofix.spatial import s2
+
+# What a recipe is called as a localizer.
+NAMES = {"cellmean": "cellmean", "aerial": "aerial_only", "prototype": "prototype_only", "hybrid": "cellcode"}
+
+
+@dataclass(frozen=True, eq=False)
+class CodeSetLocalizer:
+    """Answers with the centres of the cells whose codes score highest.
+
+    Attributes:
+        matrix: Completed codes (n, D + 2).
+        scale: M, the common norm that the codes were divided by.
+        name: Name of the localizer that the recipe stands for.
+    """
+
+    matrix: CellMatrix
+    scale: float
+    name: str
+
+    @classmethod
+    def load(cls, conn: Connection, code_set: CodeSet) -> CodeSetLocalizer:
+        """Read all codes of a set."""
+        matrix = CellMatrix.from_rows(*read_codes(conn, code_set))
+        return cls(matrix, code_set.scale, NAMES.get(code_set.recipe, code_set.recipe))
+
+    def localize(self, embeddings: npt.NDArray, k: int, ranges: Ints | None = None) -> Candidates:
+        """Rank cells by score; see `Localizer.localize`."""
+        found = Candidates.empty(len(embeddings), k)
+        # fp16, as the query reaches SQL: both then agree.
+        queries = complete_query(np.asarray(embeddings, np.float16).astype(np.float32))
+        ids, scores = self.matrix.search(queries, k, ranges)
+        lon, lat = s2.center(ids)
+        found.put(slice(None), ids, lon, lat, scores_from(scores, self.scale))
+        return found

@@ -1,0 +1,39 @@
+"""Homes of embedded servers that a test may treat badly; the database tests proper share `cluster`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from geofix.settings import Settings
+from servers import new_home, remove_home, settings_for
+
+
+@pytest.fixture(scope="module")
+def one_home() -> Iterator[Settings]:
+    """A home that the tests of one module share; each starts it for itself."""
+    settings = settings_for(new_home())
+    try:
+        yield settings
+    finally:
+        remove_home(settings)
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[[str], Settings]]:
+    """Makes homes by name, not started; all are stopped and removed."""
+    base = new_home()
+    made: list[Settings] = []
+
+    def make(name: str) -> Settings:
+        made.append(settings_for(base / name))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for settings in made:
+            remove_home(settings)
+        shutil.rmtree(base, ignore_errors=True)

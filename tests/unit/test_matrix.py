@@ -1,0 +1,183 @@
+"""Exact search: equal to brute force everywhere and in regions, stable on ties, on disk and in torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geofix.codes import matrix as module
+from geofix.codes.matrix import CellMatrix
+from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.spatial import s2
+
+
+def make(n: int = 3000, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells over the whole globe, so that signed ids occur on both sides of zero."""
+    rng = np.random.default_rng(seed)
+    ids = np.unique(s2.cell_at(rng.uniform(-180, 180, n), rng.uniform(-89, 89, n), 14))
+    rng.shuffle(ids)
+    codes = rng.normal(size=(len(ids), d))
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    return ids, codes.astype(np.float16), rng.normal(size=(7, d)).astype(np.float32)
+
+
+def brute(
+    ids: np.ndarray, codes: np.ndarray, queries: np.ndarray, k: int, keep: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    scores = (queries.astype(np.float64) @ codes.astype(np.float64).T).astype(np.float32)
+    if keep is not None:
+        ids, scores = ids[keep], scores[:, keep]
+    order = np.array([np.lexsort((ids, -row))[:k] for row in scores], dtype=int).reshape(len(queries), -1)
+    return ids[order], np.take_along_axis(scores, order, 1)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks and query chunks even for a small matrix."""
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 24 * 4 * 37)
+    monkeypatch.setattr(module, "_QUERIES", 3)
+
+
+@pytest.mark.parametrize("k", [1, 10, 100, 2999, 5000])
+def test_equals_brute_force(k: int, small_blocks: None) -> None:
+    ids, codes, queries = make()
+    assert (ids < 0).any() and (ids > 0).any()
+    found, scores = CellMatrix.from_rows(ids, codes).search(queries, k)
+    expected, expected_scores = brute(ids, codes, queries, k)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+    assert scores.dtype == np.float32 and found.shape == (7, min(k, len(ids)))
+
+
+def test_region_is_slices(small_blocks: None) -> None:
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    low, high = s2.range_of(s2.parent(ids[[5, 900, 40, 5]], np.array([2, 3, 4, 5])))
+    ranges = np.stack([low, high], axis=1)  # the last lies within the first
+    keep = ((ids[:, None] >= low) & (ids[:, None] <= high)).any(axis=1)
+    assert 0 < keep.sum() < len(ids)
+    assert cells.cells_in_scope(ranges) == keep.sum() and cells.cells_in_scope() == len(ids)
+    for k in (5, 10_000):
+        found, scores = cells.search(queries, k, ranges)
+        expected, expected_scores = brute(ids, codes, queries, k, keep)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(scores, expected_scores)
+        assert found.shape[1] == min(k, keep.sum())
+
+
+def test_nothing_in_scope() -> None:
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    for ranges in (np.array([[8, 9]]), np.zeros((0, 2), dtype=np.int64), np.array([[9, 8]])):
+        found, scores = cells.search(queries, 3, ranges)
+        assert found.shape == scores.shape == (7, 0)
+        assert cells.cells_in_scope(ranges) == 0
+    assert cells.search(queries[:0], 3)[0].shape == (0, 3)
+    empty = CellMatrix.from_rows(np.zeros(0, np.int64), np.zeros((0, 24)))
+    assert empty.search(queries, 3)[0].shape == (7, 0)
+
+
+def test_ties_come_in_id_order(small_blocks: None) -> None:
+    """Four children that copy one parent tie exactly, wherever the blocks are cut."""
+    ids, codes, queries = make()
+    order = np.argsort(ids)
+    copied = np.repeat(codes[: (len(ids) + 3) // 4], 4, axis=0)[: len(ids)]
+    cells = CellMatrix.from_rows(ids[order], copied)
+    found, scores = cells.search(queries, 12)
+    for row, score in zip(found, scores, strict=True):
+        assert len(np.unique(score)) == 3
+        for group in range(0, 12, 4):
+            assert (np.diff(row[group : group + 4]) > 0).all()
+    same = CellMatrix.from_rows(ids, np.ones((len(ids), 24)))
+    np.testing.assert_array_equal(same.search(queries, 10)[0], np.tile(np.sort(ids)[:10], (7, 1)))
+    zero = CellMatrix.from_rows(ids, np.where(np.arange(len(ids))[:, None] % 2, 0.0, -0.0) * np.ones((1, 24)))
+    np.testing.assert_array_equal(zero.search(queries, 10)[0], np.tile(np.sort(ids)[:10], (7, 1)))
+
+
+def test_files_round_trip(tmp_path: Path) -> None:
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    cells.save(tmp_path / "m")
+    mapped = CellMatrix.open(tmp_path / "m")
+    assert isinstance(mapped.codes, np.memmap) and len(mapped) == len(ids) and mapped.dimension == 24
+    np.testing.assert_array_equal(mapped.ids, np.sort(ids))
+    for a, b in zip(mapped.search(queries, 9), cells.search(queries, 9), strict=True):
+        np.testing.assert_array_equal(a, b)
+    chunks = ((cells.ids[i : i + 100], cells.codes[i : i + 100]) for i in range(0, len(ids), 100))
+    assert CellMatrix.write(tmp_path / "m", chunks) == len(ids)  # replaces what is there
+    np.testing.assert_array_equal(CellMatrix.open(tmp_path / "m").codes, cells.codes)
+    assert CellMatrix.write(tmp_path / "none", iter([])) == 0
+    assert len(CellMatrix.open(tmp_path / "none")) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "none"]
+
+
+def test_failed_write_leaves_the_old_matrix(tmp_path: Path) -> None:
+    ids, codes, _ = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    cells.save(tmp_path / "m")
+    for bad in (
+        [(cells.ids[::-1], cells.codes)],
+        [(cells.ids[:9], cells.codes[:9]), (cells.ids[:9], cells.codes[:9])],
+        [(cells.ids[:9], cells.codes[:9]), (cells.ids[9:], cells.codes[9:, :4])],
+        [(cells.ids, np.full((len(ids), 24), np.nan))],
+    ):
+        with pytest.raises(BadInputError):
+            CellMatrix.write(tmp_path / "m", iter(bad))
+        assert len(CellMatrix.open(tmp_path / "m")) == len(ids)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    with pytest.raises(NotFoundError):
+        CellMatrix.open(tmp_path / "x")
+
+
+def test_rows_containing() -> None:
+    ids, codes, _ = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    rng = np.random.default_rng(1)
+    lon, lat = s2.center(cells.ids)
+    leaves = s2.cell_at(np.clip(lon + rng.normal(0, 0.002, len(lon)), -180, 180), lat, 30)
+    parents = s2.parent(leaves, 14)
+    expected = np.array([np.flatnonzero(cells.ids == p)[0] if p in cells.ids else -1 for p in parents])
+    assert (expected >= 0).any() and (expected < 0).any()
+    np.testing.assert_array_equal(cells.rows_containing(leaves), expected)
+    np.testing.assert_array_equal(cells.rows_containing(cells.ids), np.arange(len(cells)))
+
+
+def test_score_blocks_cover_the_scope(small_blocks: None) -> None:
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    blocks = list(cells.score_blocks(queries))
+    assert len(blocks) > 10
+    np.testing.assert_array_equal(np.concatenate([i for i, _ in blocks]), cells.ids)
+    np.testing.assert_allclose(
+        np.concatenate([s for _, s in blocks], axis=1), queries @ cells.codes.astype(np.float32).T, atol=1e-5
+    )
+
+
+def test_torch_codes_give_the_same(small_blocks: None) -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    low, high = s2.range_of(s2.parent(ids[:3], 2))
+    for ranges in (None, np.stack([low, high], axis=1)):
+        for a, b in zip(cells.to("cpu").search(queries, 20, ranges), cells.search(queries, 20, ranges), strict=True):
+            np.testing.assert_array_equal(a, b)
+    same = CellMatrix.from_rows(ids, np.ones((len(ids), 24))).to("cpu")
+    np.testing.assert_array_equal(same.search(queries, 10)[0], np.tile(np.sort(ids)[:10], (7, 1)))
+
+
+def test_faults() -> None:
+    ids, codes, queries = make()
+    cells = CellMatrix.from_rows(ids, codes)
+    with pytest.raises(BadInputError, match="occurs twice"):
+        CellMatrix.from_rows(np.append(ids, ids[0]), np.vstack([codes, codes[:1]]))
+    assert len(CellMatrix.from_rows(np.append(ids, ids[0]), np.vstack([codes, codes[:1]]), unique=False))
+    with pytest.raises(BadInputError, match="not finite"):
+        CellMatrix.from_rows(ids, codes.astype(np.float64) * 1e6)
+    with pytest.raises(BadInputError, match="dimension 24"):
+        cells.search(queries[:, :20], 3)
+    with pytest.raises(BadInputError, match="not finite"):
+        cells.search(queries * np.nan, 3)
+    with pytest.raises(UsageError):
+        cells.search(queries, 0)
