@@ -45,6 +45,21 @@ class Settings(BaseSettings):
     finest_level: Annotated[int, Field(ge=0, le=30)] = Field(
         30, description="No answer is given finer than this S2 level (coarse output)."
     )
+    keep_queries_days: Annotated[int, Field(ge=0)] = Field(
+        180, description="`geofix gc` removes older answers to localized photos; 0 keeps all."
+    )
+    keep_audit_days: Annotated[int, Field(ge=0)] = Field(
+        730, description="`geofix gc` removes older audit rows; 0 keeps all."
+    )
+    keep_backups: Annotated[int, Field(ge=1)] = Field(
+        5, description="`geofix gc` keeps this many of the dumps made before a migration."
+    )
+    keep_logs_days: Annotated[int, Field(ge=0)] = Field(
+        30, description="`geofix gc` removes older logs of the embedded servers; 0 keeps all."
+    )
+    gc_grace_hours: Annotated[float, Field(ge=0)] = Field(
+        24.0, description="Unfinished code sets and half-written folders this young may still be in work."
+    )
     postgres_bin: Path | None = Field(None, description="Folder of initdb, pg_ctl; unset: found by itself.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for decoding; 0: one per core.")
 

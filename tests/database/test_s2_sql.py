@@ -61,7 +61,8 @@ def test_cells_and_parents_at_all_levels(conn: psycopg.Connection[Any]) -> None:
         """
         SELECT level, array_agg(geofix.s2_cell_at(lon, lat, level) ORDER BY n),
                array_agg(geofix.s2_parent(geofix.s2_cell_at(lon, lat), level) ORDER BY n)
-        FROM unnest(%s::float8[], %s::float8[]) WITH ORDINALITY AS p (lon, lat, n), generate_series(0, 30) AS level
+        FROM unnest(%s::float8[], %s::float8[]) WITH ORDINALITY AS p (lon, lat, n),
+             generate_series(0, 30) AS level
         GROUP BY level ORDER BY level
         """,
         (lon.tolist(), lat.tolist()),
@@ -142,11 +143,13 @@ def test_null_gives_null(conn: psycopg.Connection[Any]) -> None:
     row = conn.execute(
         """
         SELECT geofix.s2_cell_at(NULL, 1), geofix.s2_cell_at(1, NULL, 5), geofix.s2_cell_at(1, 1, NULL),
-               geofix.s2_parent(NULL, 3), geofix.s2_parent(NULL, 99), geofix.s2_parent(geofix.s2_cell_at(1, 1), NULL),
-               geofix.s2_level(NULL), geofix.s2_token(NULL), geofix.s2_from_token(NULL), geofix.s2_range(NULL),
-               geofix.s2_range_min(NULL), geofix.s2_range_max(NULL), geofix.s2_center(NULL), geofix.s2_polygon(NULL),
+               geofix.s2_parent(NULL, 3), geofix.s2_parent(NULL, 99),
+               geofix.s2_parent(geofix.s2_cell_at(1, 1), NULL), geofix.s2_level(NULL), geofix.s2_token(NULL),
+               geofix.s2_from_token(NULL), geofix.s2_range(NULL), geofix.s2_range_min(NULL),
+               geofix.s2_range_max(NULL), geofix.s2_center(NULL), geofix.s2_polygon(NULL),
                geofix.s2_is_valid(NULL), geofix.s2_checked(NULL),
-               (SELECT count(*) FROM geofix.s2_neighbors(NULL)), (SELECT count(*) FROM geofix.s2_children(NULL))
+               (SELECT count(*) FROM geofix.s2_neighbors(NULL)),
+               (SELECT count(*) FROM geofix.s2_children(NULL))
         """
     ).fetchone()
     assert row is not None

@@ -84,7 +84,7 @@ def test_ambiguous_rounding_needs_neighbours_that_settle_it(tmp_path: Path) -> N
 
 
 def test_repeated_tokens_and_missing_columns(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="line 2 and again on line 4"):
+    with pytest.raises(BadInputError, match="line 2 and on line 4"):
         read_cell_table(damaged(tmp_path, ["8744", "10c1", "8744"], {}))
     with pytest.raises(BadInputError, match="no column"):
         read_cell_table(damaged(tmp_path, ["8744"], {}), token_column="token")

@@ -75,9 +75,12 @@ def places(level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random positions, and many near face edges, a corner of the cube, the poles and the 180th meridian."""
     rng = np.random.default_rng(seed)
     cell = 60 / 2**level  # degrees, about one edge
-    near = lambda n: rng.normal(size=n) * cell  # noqa: E731
+
+    def near(n: int) -> np.ndarray:
+        return rng.normal(0, cell, n)
+
     lon = [rng.uniform(-180, 180, 500), rng.uniform(8, 10, 500), 45 + near(500), 45 + near(500)]
-    lat = [rng.uniform(-90, 90, 500), None, rng.uniform(-35, 35, 500), VERTEX_LAT + near(500)]
+    lat = [rng.uniform(-90, 90, 500), np.empty(0), rng.uniform(-35, 35, 500), VERTEX_LAT + near(500)]
     lat[1] = np.rad2deg(np.arctan(np.cos(np.deg2rad(lon[1])))) + near(500)
     lon += [rng.uniform(-180, 180, 300), (near(300) + 360) % 360 - 180]
     lat += [90 - np.abs(near(300)), rng.uniform(-80, 80, 300)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +163,9 @@ def test_torch_codes_give_the_same(small_blocks: None) -> None:
     cells = CellMatrix.from_rows(ids, codes)
     low, high = s2.range_of(s2.parent(ids[:3], 2))
     for ranges in (None, np.stack([low, high], axis=1)):
-        for a, b in zip(cells.to("cpu").search(queries, 20, ranges), cells.search(queries, 20, ranges), strict=True):
+        for a, b in zip(
+            cells.to("cpu").search(queries, 20, ranges), cells.search(queries, 20, ranges), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
     same = CellMatrix.from_rows(ids, np.ones((len(ids), 24))).to("cpu")
     np.testing.assert_array_equal(same.search(queries, 10)[0], np.tile(np.sort(ids)[:10], (7, 1)))
@@ -181,3 +185,17 @@ def test_faults() -> None:
         cells.search(queries * np.nan, 3)
     with pytest.raises(UsageError):
         cells.search(queries, 0)
+
+
+def test_search_and_localizers_need_no_torch() -> None:
+    modules = [
+        "codes.matrix",
+        "codes.complete",
+        "models.manifest",
+        "localizers.density",
+        "localizers.cellmean",
+    ]
+    modules += ["localizers.cellmean", "localizers.popular", "localize.credible", "imagery.transforms"]
+    code = "import sys\n" + "\n".join(f"import geofix.{m}" for m in modules)
+    code += "\nsys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

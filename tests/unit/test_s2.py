@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,18 +211,18 @@ def test_curve_tables_invert_each_other() -> None:
     ("lon", "lat", "named"),
     [(180.5, 0, "180.5"), (0, 91, "91"), (np.nan, 0, "nan"), (0, -np.inf, "-inf"), ("east", 0, "east")],
 )
-def test_bad_coordinates_are_named(lon: object, lat: object, named: str) -> None:
+def test_bad_coordinates_are_named(lon: Any, lat: Any, named: str) -> None:
     with pytest.raises(BadInputError, match=named):
-        s2.cell_at(lon, lat)  # type: ignore[arg-type]
+        s2.cell_at(lon, lat)
     if not isinstance(lon, str):
         with pytest.raises(BadInputError, match="position 2"):
-            s2.cell_at([0, 0, lon], [0, 0, lat])  # type: ignore[list-item]
+            s2.cell_at([0, 0, lon], [0, 0, lat])
 
 
 def test_bad_cells_levels_and_tokens_are_named() -> None:
     cell = s2.cell_at(2.0, 48.0, 10)
     with pytest.raises(BadInputError, match="not the id"):
-        s2.level([cell, 0])
+        s2.level(np.array([cell, 0]))
     with pytest.raises(BadInputError, match="64-bit integers"):
         s2.level(np.array([1.5]))
     for level in (-1, 31, 2.5):

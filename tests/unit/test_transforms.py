@@ -52,6 +52,13 @@ def test_golden_resize() -> None:
     np.testing.assert_allclose(out, np.broadcast_to(golden, (3, 4, 4)), atol=1e-6)
 
 
+def test_golden_tensor() -> None:
+    """Some pixels of a noisy photo, so that a changed filter of Pillow is noticed."""
+    out = transform(size=(8, 8)).apply(photo(57, 91))[:, [0, 3, 7], [0, 5, 7]]
+    golden = np.array([[60, 155, 189], [14, 97, 215], [28, 71, 96]], np.float32) / 127.5 - 1
+    np.testing.assert_allclose(out, golden, atol=0.9 / 127.5)
+
+
 def test_no_aliasing_when_shrinking() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -97,8 +104,15 @@ def test_from_timm_takes_every_number_over() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"crop": 0.0}, {"crop": 1.5}, {"size": (0, 4)}, {"std": (0, 1, 1)}, {"interpolation": "best"}, {"channels": "hsv"}],
-)  # fmt: skip
+    [
+        {"crop": 0.0},
+        {"crop": 1.5},
+        {"size": (0, 4)},
+        {"std": (0, 1, 1)},
+        {"interpolation": "best"},
+        {"channels": "hsv"},
+    ],
+)
 def test_bad_values_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         transform(**change)

@@ -38,8 +38,8 @@ def build(
     from geofix.codes.build import build_code_set
     from geofix.database.engine import connect
     from geofix.database.queries.models import find_model
-    from geofix.database.queries.regions import region_ewkb
     from geofix.errors import UsageError
+    from geofix.ingest.region_text import region_ewkb
     from geofix.snapshots.build import stored_snapshot
 
     if recipe not in ("cellmean", "aerial"):
@@ -90,6 +90,28 @@ def index(
             measured = recall_with_photos(conn, find_code_set(conn, code_set), limit=queries)
         result["recall"] = None if measured is None else measured.recall
         result["recall_queries"] = 0 if measured is None else measured.queries
+    emit(result, as_json=json)
+
+
+@app.command()
+@command
+def calibrate(
+    code_set: CodeSetOption,
+    snapshot: Annotated[Path, typer.Option(help="Snapshot whose validation photos are used.")],
+    json: JsonOption = False,
+) -> None:
+    """Fit the temperature of the probabilities, and what counts as outside coverage, on validation photos.
+
+    Example: geofix codes calibrate --code-set mnv2-l16 --snapshot snapshots/wuhan
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.codes import find_code_set
+    from geofix.localize.calibrate import calibrate_code_set
+    from geofix.snapshots.build import stored_snapshot
+
+    with connect() as conn:
+        row = stored_snapshot(conn, snapshot)
+        result = calibrate_code_set(conn, find_code_set(conn, code_set), row.snapshot_id)
     emit(result, as_json=json)
 
 

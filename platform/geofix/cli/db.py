@@ -45,7 +45,7 @@ def check(json: JsonOption = False) -> None:
     from geofix.database.engine import connect
     from geofix.database.upkeep import check_database
 
-    with connect() as conn:
+    with connect(check=False) as conn:
         findings = check_database(conn)
     rows = [(item.name, "ok" if item.ok else "NOT OK", item.found, item.mend) for item in findings]
     emit(

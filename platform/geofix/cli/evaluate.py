@@ -165,12 +165,17 @@ def external(
     truth: Annotated[Path, typer.Option(help="CSV or Parquet with id, lat, lon.")],
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="ROLE_FIELD=COLUMN, for example prediction_lat=pred_lat; repeatable."),
+        typer.Option(help="FIELD=COLUMN, for example pred_lat=latitude; repeatable."),
     ] = None,
     missing: Annotated[
         str, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
     ] = "wrong",
-    protocol: Annotated[str, typer.Option(help="How to count; see docs/evaluation.md.")] = "geofix",
+    keep_axes: Annotated[
+        bool, typer.Option("--keep-axes", help="Latitude and longitude are not swapped.")
+    ] = False,
+    protocol: Annotated[
+        str, typer.Option(help="geofix, pigeon, geoclip, osv5m, mever, g3 or plonk.")
+    ] = "geofix",
     json: JsonOption = False,
 ) -> None:
     """Judge any other tool's answers by the usual radii, mean, median and GeoScore.
@@ -185,7 +190,7 @@ def external(
     for item in columns or []:
         key, found, value = item.partition("=")
         if not found or not value:
-            raise UsageError(f"--columns {item!r} is not ROLE_FIELD=COLUMN.")
+            raise UsageError(f"--columns {item!r} is not FIELD=COLUMN.")
         mapping[key] = value
     if missing not in ("wrong", "drop"):
         raise UsageError(f"--missing {missing!r} is neither wrong nor drop.")
@@ -195,6 +200,7 @@ def external(
         columns=mapping or None,
         missing=missing,  # type: ignore[arg-type]
         protocol=get_protocol(protocol),
+        check_axes=not keep_axes,
     )
     for warning in result.get("warnings", []):
         say(f"warning: {warning}")

@@ -14,8 +14,8 @@ from geofix.cli.output import State
 from geofix.log import configure
 from geofix.settings import get_settings
 
-# Root command or noun -> (module below geofix.cli, its help). A module offers `app: typer.Typer`; a noun is
-# the whole app, a root command is the command of that name in it. Loading is lazy: `geofix --help` stays fast.
+# Root command or noun -> (module below geofix.cli, its help). A module offers `app: typer.Typer`; a noun
+# is the whole app, a root command is the command of that name in it. Loading is lazy, so help stays fast.
 NOUNS = {
     "world": "The built-in mini continent.",
     "ingest": "Load photos, aerial imagery and regions.",

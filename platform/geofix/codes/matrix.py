@@ -76,7 +76,8 @@ class CellMatrix:
                 hint="Give (n,) and (n, D).",
             )
         order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], rows.astype(np.float16)[order]
+        with np.errstate(over="ignore"):  # an overflow becomes inf, which is refused below
+            keys, rows = keys[order], rows.astype(np.float16)[order]
         if unique and (repeated := np.flatnonzero(keys[1:] == keys[:-1])).size:
             raise BadInputError(f"cell {keys[repeated[0]]} occurs twice.", hint="Give each cell one code.")
         if not np.isfinite(rows).all():

@@ -73,7 +73,8 @@ def _stream(chunks: Iterable[Chunk], ids: BinaryIO, codes: BinaryIO) -> int:
     rows, dimension, last = 0, -1, np.iinfo(np.int64).min
     _header(ids, np.dtype(np.int64), (0,))
     for keys, values in chunks:
-        keys, half = np.asarray(keys, dtype=np.int64), np.asarray(values, dtype=np.float16)
+        with np.errstate(over="ignore"):  # an overflow becomes inf, which is refused below
+            keys, half = np.asarray(keys, dtype=np.int64), np.asarray(values, dtype=np.float16)
         _check_chunk(keys, half, rows, dimension, last)
         if dimension < 0:
             dimension = half.shape[1]

@@ -36,8 +36,7 @@ class TopK:
     def rows(self) -> npt.NDArray[np.int64]:
         """Rows (q, k), best first."""
         ordered: Keys = np.sort(self.best, axis=1)[:, ::-1]
-        rows: Keys = np.subtract(_LOW, np.bitwise_and(ordered, _LOW))
-        return rows
+        return 0xFFFFFFFF - (ordered & 0xFFFFFFFF)
 
 
 def pack_keys(scores: npt.NDArray[np.float32], first_row: int) -> Keys:
@@ -45,7 +44,8 @@ def pack_keys(scores: npt.NDArray[np.float32], first_row: int) -> Keys:
     bits = (scores + np.float32(0.0)).view(np.int32)  # adding zero turns -0.0 into 0.0
     ordered = np.bitwise_xor(bits, np.right_shift(bits, 31) & np.int32(0x7FFFFFFF)).astype(np.int64)
     low = _LOW - np.arange(first_row, first_row + scores.shape[1], dtype=np.int64)
-    return (ordered << 32) | low
+    keys: Keys = (ordered << 32) | low
+    return keys
 
 
 def pack_keys_torch(scores: Any, first_row: int, k: int) -> Keys:

@@ -34,7 +34,8 @@ def copy_rows(conn: Connection, table: str, columns: Mapping[str, str], rows: It
     )
     sent = 0
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(list(columns.values()))
+        # A geometry travels as EWKB, and binary COPY sends no type: bytes are written as they are.
+        copy.set_types(["bytea" if kind == "geometry" else kind for kind in columns.values()])
         for row in rows:
             copy.write_row(row)
             sent += 1

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from geofix.database.cluster import database_url
+from geofix.database.versions import require_versions
 from geofix.errors import ServiceError
 from geofix.settings import get_settings
 
@@ -21,6 +22,7 @@ Role = Literal["owner", "writer", "reader"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _engines: dict[tuple[int, str], Engine] = {}
+_checked: set[tuple[int, str]] = set()
 
 
 def _prepare(dbapi_connection: Any, _record: Any) -> None:
@@ -56,14 +58,34 @@ def dispose() -> None:
     """Close every pooled connection of this process."""
     for key in [key for key in _engines if key[0] == os.getpid()]:
         _engines.pop(key).dispose()
+    _checked.clear()
+
+
+def check_once(connection: Connection, url: str) -> None:
+    """Refuse a database whose versions or schema are not this version's; asked once per process and URL.
+
+    Raises:
+        SchemaError: Every failing check with the command that mends it.
+    """
+    key = (os.getpid(), url)
+    if key not in _checked:
+        require_versions(connection)
+        connection.rollback()
+        _checked.add(key)
 
 
 @contextmanager
-def connect(role: Role = "owner") -> Iterator[Connection]:
+def connect(role: Role = "owner", *, check: bool = True) -> Iterator[Connection]:
     """Lend a psycopg connection: committed on success, rolled back on an exception.
+
+    Args:
+        role: Whose rights it has.
+        check: Ask once per process whether the database is what this version needs; off for the commands
+            that report on or mend one that is not.
 
     Raises:
         ServiceError: No server answers; the message names the address without its password.
+        SchemaError: The server, an extension or the schema is too old; the message names what mends it.
     """
     try:
         lent = engine(role).raw_connection()
@@ -75,6 +97,8 @@ def connect(role: Role = "owner") -> Iterator[Connection]:
         ) from error
     connection: Connection = lent.driver_connection  # type: ignore[assignment]
     try:
+        if check:
+            check_once(connection, database_url(get_settings(), role))
         yield connection
         connection.commit()
     except BaseException:

@@ -191,16 +191,14 @@ def _refuse(
         shown = ", ".join(f"line {lines[r]}: {tokens[r]!r}" for r in refused[:5])
         raise BadInputError(
             f"{path}: {len(refused)} of {len(tokens)} S2 tokens in column {column!r} are damaged beyond "
-            f"repair, most "
-            f"likely by a spreadsheet ({shown}).",
+            f"repair, most likely by a spreadsheet ({shown}).",
             hint="Get the original file and never open it in a spreadsheet; tokens are text.",
         )
     first: dict[str, int] = {}
     for row, token in enumerate(tokens):
         if token in first:
             raise BadInputError(
-                f"{path}: S2 token {token!r} stands on line {lines[first[token]]} and again on line "
-                f"{lines[row]}.",
+                f"{path}: S2 token {token!r} stands on line {lines[first[token]]} and on line {lines[row]}.",
                 hint="Keep one row per cell.",
             )
         first[token] = row

@@ -205,7 +205,7 @@ def _check_mapping(columns: Mapping[str, str], given: Positions, truth: Position
     for name, column in columns.items():
         if column not in have:
             raise BadInputError(
-                f"--columns {name}={column}: neither {given.path.name} nor {truth.path.name} has that column.",
+                f"--columns {name}={column}: no such column in {given.path.name} or {truth.path.name}.",
                 hint=f"Their columns: {sorted(have)}.",
             )
 

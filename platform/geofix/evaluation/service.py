@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import evaluations as queries
 from geofix.database.queries import models as model_queries
-from geofix.database.queries.regions import region_ewkb
 from geofix.errors import BadInputError, UsageError
 from geofix.evaluation.compare import compare_errors
 from geofix.evaluation.run import Request, run_evaluation
+from geofix.ingest.region_text import region_ewkb
 from geofix.localizers.fit import fit_localizer
 from geofix.snapshots.build import stored_snapshot
 from geofix.spatial import s2
@@ -98,9 +99,8 @@ def compare_evaluations(
             f"{a} and {b} asked different photos: none is common.", hint="Compare evaluations of one split."
         )
     truth = queries.read_truth(conn, rows[0]["evaluation_id"])
-    sequence = truth["sequence_id"][np.searchsorted(truth["photo_id"], common)]
-    # A photo without a sequence is its own cluster.
-    groups = np.where(np.isnan(sequence), -common.astype(np.float64), sequence)
+    place = np.searchsorted(truth["photo_id"], common)
+    groups = _clusters(common, truth["sequence_id"][place], truth["s2_id"][place])
     found = compare_errors(
         errors_a[place_a, 0],
         errors_b[place_b, 0],
@@ -119,7 +119,19 @@ def compare_evaluations(
     }
 
 
-def _ranges(region: bytes, level: int) -> np.ndarray:
+def _clusters(
+    photo_ids: NDArray[np.int64], sequence: NDArray[np.float64], leaf: NDArray[np.int64]
+) -> NDArray[Any] | None:
+    """Sequences as clusters; level-16 cells where all photos are of one sequence; None where one cell is left."""
+    # A photo without a sequence is its own cluster.
+    groups = np.where(np.isnan(sequence), -photo_ids.astype(np.float64), sequence)
+    if len(np.unique(groups)) > 1:
+        return groups
+    cells = s2.parent(leaf, 16)
+    return cells if len(np.unique(cells)) > 1 else None
+
+
+def _ranges(region: bytes, level: int) -> NDArray[np.int64]:
     """Leaf ranges of the cells of a level whose centre lies in a region."""
     ids = cells_in(shapely.from_wkb(region), level)
     return np.column_stack(s2.range_of(ids))

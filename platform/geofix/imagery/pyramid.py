@@ -16,7 +16,7 @@ from shapely import MultiPolygon, box, union_all
 
 from geofix.imagery.handles import is_remote, local_path
 from geofix.imagery.sources import RasterError, RasterSource, XyzLayout
-from geofix.imagery.xyz import EXTENSIONS, MAX_TILE_PX, needed_tiles, tile_bounds, tile_name
+from geofix.imagery.xyz import EXTENSIONS, MAX_TILE_PX, load_tile, needed_tiles, tile_bounds, tile_name
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class TileIndex:
         layout: How the folder is laid out.
         tiles: Per zoom an int64 array (n, 2) of x and y, y counted from the north.
         bad: Relative path -> why the file is no usable tile.
+        blank: Relative paths of tiles that are mostly of the colour that stands for no imagery; not in `tiles`.
     """
 
     layout: XyzLayout
     tiles: dict[int, NDArray[np.int64]]
     bad: dict[str, str]
+    blank: list[str]
 
 
 def scan_pyramid(
@@ -44,7 +46,7 @@ def scan_pyramid(
 ) -> TileIndex:
     """List a local pyramid and look at the header of every tile.
 
-    Memory is 16 bytes per tile. Files that are no tiles (a list beside them, say) are passed over.
+    With `blank_rgb` every tile is decoded. Memory is 16 bytes per tile. Files that are no tiles (a list beside them, say) are passed over.
 
     Raises:
         RasterError: `no_tiles`.
@@ -53,6 +55,7 @@ def scan_pyramid(
     sizes: dict[int, int] = {}
     found: dict[int, list[tuple[int, int]]] = {}
     bad: dict[str, str] = {}
+    blank: list[str] = []
     for zoom_dir in _numbered(root):
         zoom = int(zoom_dir.name)
         for x_dir in _numbered(zoom_dir):
@@ -69,6 +72,9 @@ def scan_pyramid(
                     continue
                 names[path.suffix[1:]] = names.get(path.suffix[1:], 0) + 1
                 sizes[size] = sizes.get(size, 0) + 1
+                if blank_rgb is not None and _is_blank(root, relative, size, blank_rgb):
+                    blank.append(relative)
+                    continue
                 found.setdefault(zoom, []).append((x, 2**zoom - 1 - row if tms else row))
     if not found:
         raise RasterError(
@@ -85,7 +91,7 @@ def scan_pyramid(
     layout = XyzLayout(
         next(iter(names)), next(iter(sizes)), tuple(sorted(found)), tms, fallback_zooms, blank_rgb
     )
-    return TileIndex(layout, {z: np.array(sorted(found[z]), np.int64) for z in layout.zooms}, bad)
+    return TileIndex(layout, {z: np.array(sorted(found[z]), np.int64) for z in layout.zooms}, bad, blank)
 
 
 def listing_digest(root: Path) -> tuple[bytes, int, int]:
@@ -130,6 +136,12 @@ def missing_tiles(
 def _numbered(folder: Path) -> list[Path]:
     """Subfolders whose name is a number, in numeric order."""
     return sorted((p for p in folder.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+
+
+def _is_blank(root: Path, name: str, tile_px: int, blank_rgb: tuple[int, int, int]) -> bool:
+    """Whether more than half of a tile holds no imagery."""
+    pixels = load_tile(str(root), name, tile_px, blank_rgb)
+    return pixels is not None and bool((pixels[..., 3] < 128).mean() > 0.5)
 
 
 def _tile_problem(path: Path, root: Path, zoom: int, x: int, row: int) -> tuple[str, int]:

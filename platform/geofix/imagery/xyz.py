@@ -28,6 +28,8 @@ BLANK_TOLERANCE = 6
 """How far compression moves the colour of blank areas, in 8-bit steps."""
 BLANK_PX = 5
 """Blank areas narrower than this are taken for imagery that happens to have the colour."""
+FRINGE_PX = 4
+"""Compression smears the border of blank areas over half a JPEG block."""
 
 
 def lonlat_to_pixel(
@@ -90,8 +92,10 @@ def needed_tiles(
 
 
 @lru_cache(maxsize=64)
-def load_tile(root: str, name: str, tile_px: int) -> NDArray[np.uint8] | None:
-    """RGBA pixels of a tile, (tile_px, tile_px, 4); None where it is missing or damaged."""
+def load_tile(
+    root: str, name: str, tile_px: int, blank_rgb: tuple[int, int, int] | None = None
+) -> NDArray[np.uint8] | None:
+    """RGBA pixels of a tile, (tile_px, tile_px, 4), transparent where blank; None where missing or damaged."""
     try:
         if is_remote(root):
             with fsspec.open(f"{root.rstrip('/')}/{name}", "rb") as stream:
@@ -101,7 +105,10 @@ def load_tile(root: str, name: str, tile_px: int) -> NDArray[np.uint8] | None:
         with Image.open(io.BytesIO(data)) as image:
             if image.size != (tile_px, tile_px):
                 return None
-            return np.asarray(image.convert("RGBA"))
+            pixels = np.array(image.convert("RGBA"))
+            if blank_rgb is not None:
+                pixels[_blank(pixels, blank_rgb), 3] = 0
+            return pixels
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         return None
 
@@ -112,9 +119,8 @@ def _blank(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[n
         axis=-1
     )
     opened: NDArray[np.bool_] = binary_opening(near, np.ones((BLANK_PX, BLANK_PX), bool))
-    # Opening eats the corners at a tile's edge; what touches the opened area belongs to it.
-    blank: NDArray[np.bool_] = near & binary_dilation(opened, np.ones((3, 3), bool))
-    return blank
+    grown: NDArray[np.bool_] = binary_dilation(opened, np.ones((2 * FRINGE_PX + 1,) * 2, bool))
+    return grown
 
 
 def read_xyz(
@@ -142,14 +148,12 @@ def read_xyz(
     rgb = np.zeros((3, height, width), np.float32)
     valid = np.zeros((height, width), bool)
     for x, y in tiles:
-        pixels = load_tile(source.uri, tile_name(layout, zoom, x, y), size)
+        pixels = load_tile(source.uri, tile_name(layout, zoom, x, y), size, layout.blank_rgb)
         if pixels is None:
             continue
         rows = slice((y - y0) * size, (y - y0 + 1) * size)
         columns = slice((x - x0) * size, (x - x0 + 1) * size)
         seen = pixels[..., 3] >= 128
-        if layout.blank_rgb is not None:
-            seen &= ~_blank(pixels, layout.blank_rgb)
         valid[rows, columns] = seen
         rgb[:, rows, columns] = np.where(seen, np.moveaxis(pixels[..., :3], -1, 0), 0)
     return Patch(rgb, valid, Affine.translation(x0 * size, y0 * size)) if valid.any() else None

@@ -251,6 +251,7 @@ def _describe_pyramid(item: Item, stamp: Stamp, options: Options) -> tuple[tuple
         **source.to_reading(),
         "options": options.key(None),
         "fitting_zoom": fit,
+        "blank_tiles": len(index.blank),
         "tiles": {str(zoom): len(tiles) for zoom, tiles in index.tiles.items()},
         "footprints": {str(zoom): shapely.geometry.mapping(area) for zoom, area in areas.items()},
     }

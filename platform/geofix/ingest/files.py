@@ -29,8 +29,8 @@ def walk(root: Path) -> Iterator[Found]:
 
     Files without a photo's extension are passed over, unless they are images all the same: then they are
     yielded and refused later for their name. Hidden folders and ``._*`` files are passed over. Symbolic links
-    are followed only when they stay below `root`: a linked folder is walked where it really is, a link to a photo
-    that is walked itself is refused as its duplicate.
+    are followed only when they stay below `root`: a linked folder is walked where it really is, a link to a
+    photo that is walked itself is refused as its duplicate.
     """
     top = os.path.realpath(root)
     stack = [top]
@@ -81,7 +81,7 @@ def _entry(entry: os.DirEntry[str], top: str) -> Found | None:
 
 def _is_walked(target: str, top: str) -> bool:
     """Whether a link's target is found by the walk itself, rather than kept in a hidden store."""
-    hidden = any(part.startswith(".") for part in os.path.relpath(target, top).split(os.sep))
+    hidden = any(part.startswith(".") for part in Path(os.path.relpath(target, top)).parts)
     return not hidden and os.path.splitext(target)[1].lower() in PHOTO_EXTENSIONS  # noqa: PTH122
 
 

@@ -109,7 +109,7 @@ class Loader:
                 labels.append(candidate.label)
         with self._conn.transaction():
             counts = self._merge(values, labels, rejects, batch.known)
-        self._count(values, rejects, counts)
+        self._count(rejects, counts)
         self._advance(len(batch.candidates))
 
     def _merge(
@@ -131,6 +131,7 @@ class Loader:
             twins = self._twins(known)
             rejects.extend(twins)
             staged -= len(twins)
+        self.result.time_assumed_utc += stage.count_assuming_utc(conn)
         inserted, updated = stage.merge(conn, self._dataset_id)
         stage.replace_rejects(
             conn,
@@ -157,16 +158,13 @@ class Loader:
             (t.source_key, Refusal("duplicate_file", f"has the same bytes as {t.other_key}")) for t in refused
         ]
 
-    def _count(
-        self, values: list[Values], rejects: list[tuple[str, Refusal]], counts: tuple[int, int, int]
-    ) -> None:
+    def _count(self, rejects: list[tuple[str, Refusal]], counts: tuple[int, int, int]) -> None:
         inserted, updated, staged = counts
         self.result.loaded += inserted
         self.result.updated += updated
         self.result.unchanged += staged - inserted - updated
         self.result.rejected += len(rejects)
         self.result.reasons.update(refusal.reason for _, refusal in rejects)
-        self.result.time_assumed_utc += sum("time_assumed_utc" in value.extra for value in values)
 
 
 def _value(candidate: Candidate, outcome: Outcome | None, known: queries.Known | None) -> Values | Refusal:

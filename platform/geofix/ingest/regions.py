@@ -16,7 +16,7 @@ from pyproj.exceptions import CRSError
 
 from geofix.database.engine import Connection
 from geofix.database.queries import regions as queries
-from geofix.database.queries.aerial import Reject, add_rejects, clear_rejects, ensure_source
+from geofix.database.queries.aerial import Reject, add_rejects, ensure_source
 from geofix.database.queries.photos import assign_regions
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.imagery.footprints import keep_polygons, repair
@@ -28,7 +28,7 @@ LONLAT_DRIVERS = frozenset({"GeoJSON", "GeoJSONSeq", "TopoJSON"})
 NO_CODE = frozenset({"", "-99", "None", "nan"})
 """Values that stand for no code; Natural Earth writes -99."""
 MAX_EDGE_M = 10_000.0
-"""Edges in a projected CRS are cut to this length, so that they leave the true line by under 4 m below 60 N."""
+"""Edges in a projected CRS are cut to this length, to stay within 4 m of their line below 60 N."""
 BATCH = 1000
 _log = get_logger(__name__)
 
@@ -83,11 +83,11 @@ def ingest_regions(
 
     Loading again keeps region ids and changes only what differs; regions that are no longer in the file stay
     (several files may make up one data set). A code that exists at this level, from whatever data set, is
-    replaced. Photos that may lie in another region now are assigned anew. One transaction, left to the caller.
+    replaced. Photos that may lie in another region now are assigned anew. All in the caller's transaction.
 
     Args:
         conn: An open connection; the caller commits.
-        path: Any file OGR reads: GeoPackage, Shapefile, GeoJSON (``.gz`` too), TopoJSON, FlatGeobuf, zips of them.
+        path: Any file OGR reads: GeoPackage, Shapefile, GeoJSON, TopoJSON, FlatGeobuf; also in .gz or .zip.
         level: ``country``, ``admin1`` or a name of one's own.
         code_field: Field that identifies a region; several with commas: the first that is filled counts.
         name_field: Field that names it; several with commas likewise.
@@ -111,9 +111,8 @@ def ingest_regions(
     result = RegionResult()
     rejects: list[Reject] = []
     counts = queries.merge_regions(conn, dataset_id, level, _rows(file, Path(path).name, rejects, result))
-    clear_rejects(
-        conn, dataset_id, "region", [f"{printable(Path(path).name)}#{n}" for n in range(file.features)]
-    )
+    label = printable(Path(path).name)
+    queries.clear_rejects(conn, dataset_id, f"{label}#")
     add_rejects(conn, dataset_id, "region", rejects)
     for reject in rejects:
         result.reasons[reject.reason] = result.reasons.get(reject.reason, 0) + 1
@@ -121,9 +120,7 @@ def ingest_regions(
     result.rejected = len(rejects)
     if result.written:
         assign_regions(conn, levels=[level])
-    _log.info(
-        "regions", file=str(path), loaded=result.loaded, repaired=result.repaired, rejected=result.rejected
-    )
+    _log.info("regions", file=label, loaded=result.loaded, rejected=result.rejected)
     return result
 
 
@@ -144,9 +141,7 @@ def _open(path: Path, layer: str | None, code_field: str, name_field: str, crs: 
     try:
         layers = [str(row[0]) for row in pyogrio.list_layers(name)]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise BadInputError(
-            f"{path}: no file OGR can read ({error}).", hint="Try it with ogrinfo."
-        ) from error
+        raise BadInputError(f"{path}: not readable by OGR ({error}).", hint="Try ogrinfo.") from error
     if layer is None and len(layers) == 1:
         layer = layers[0]
     if layer not in layers:

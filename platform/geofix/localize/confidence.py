@@ -170,7 +170,9 @@ class ScoreHistogram:
         out = np.empty(len(self.counts))
         for query, counts in enumerate(self.counts):
             used = np.flatnonzero(counts)
-            out[query] = logsumexp(self.centres[used] / temperature, b=counts[used])
+            top = self.centres[used[-1]]
+            terms = np.exp((self.centres[used] - top) / temperature)
+            out[query] = top / temperature + np.log(terms @ counts[used])
         return out
 
 

@@ -14,9 +14,9 @@ from geofix.codes.matrix import Ids
 from geofix.errors import UsageError
 from geofix.localize.confidence import Posterior
 from geofix.spatial import s2
-from geofix.spatial.faces import lonlat_to_xyz
+from geofix.spatial.distance import EARTH_RADIUS_M, unit_vectors
 
-_RADIUS_KM = 6371.0
+_RADIUS_KM = EARTH_RADIUS_M / 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +64,19 @@ def cell_km2(ids: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Area of each cell (n,) on the sphere of 6,371 km.
 
     Half the cross product of the diagonals, widened by the ratio of a cap to its flat disc; as S2's own
-    approximation it is within 0.1 % from level 5 on, and within 3 % always. The ellipsoid's area differs by
-    up to 0.7 %.
+    approximation it is within 0.1 % from level 5 on, and within 3 % always. Cells of levels 0 and 1 are all
+    alike and exact. The ellipsoid's area differs by up to 0.7 %.
     """
     cells = np.atleast_1d(np.asarray(ids, dtype=np.int64))
     if not len(cells):
         return np.zeros(0)
     corners = s2.corners(cells)
-    points = np.stack(lonlat_to_xyz(corners[..., 0], corners[..., 1]), axis=-1)
+    points = unit_vectors(corners[..., 0], corners[..., 1])
     cross = np.cross(points[:, 2] - points[:, 0], points[:, 3] - points[:, 1])
     flat = 0.5 * np.linalg.norm(cross, axis=1)
     solid = flat * 2.0 / (1.0 + np.sqrt(1.0 - np.minimum(flat / np.pi, 1.0)))
+    levels = s2.level(cells)
+    solid = np.where(levels < 2, np.pi / 1.5 / 4.0**levels, solid)
     return np.asarray(solid * _RADIUS_KM**2, dtype=np.float64)
 
 

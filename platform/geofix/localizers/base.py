@@ -59,7 +59,10 @@ class Candidates:
 class Localizer(Protocol):
     """A method that turns photo embeddings into ranked positions."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        ...
 
     def localize(self, embeddings: Vectors, k: int, ranges: Ints | None = None) -> Candidates:
         """Rank positions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ class CodeSetLocalizer:
         matrix = CellMatrix.from_rows(*read_codes(conn, code_set))
         return cls(matrix, code_set.scale, NAMES.get(code_set.recipe, code_set.recipe))
 
-    def localize(self, embeddings: npt.NDArray, k: int, ranges: Ints | None = None) -> Candidates:
+    def localize(self, embeddings: npt.NDArray[Any], k: int, ranges: Ints | None = None) -> Candidates:
         """Rank cells by score; see `Localizer.localize`."""
         found = Candidates.empty(len(embeddings), k)
         # fp16, as the query reaches SQL: both then agree.

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from geofix.localizers.base import Floats, Ints
+from geofix.spatial.distance import EARTH_RADIUS_M
 
-DEGREE_M = 6_371_000.0 * np.pi / 180.0
+DEGREE_M = EARTH_RADIUS_M * np.pi / 180.0
 """Metres per degree of latitude on the sphere of 6,371 km."""
 
 _COARSE, _FINE = 4, 40
@@ -32,13 +33,14 @@ def grid_maximum(lon: Floats, lat: Floats, weights: Floats, sigma_m: float) -> t
     """
     sigma = sigma_m / DEGREE_M
     everywhere = np.ones(len(lon), dtype=bool)
-    east, north, value = _stage(lon, lat, weights, sigma, _COARSE, everywhere)
+    east, north, _ = _stage(lon, lat, weights, sigma, _COARSE, everywhere)
     # The window's centre is clamped so that the window stays on the grid.
     half = _WINDOW_SIGMAS * sigma
     east = float(np.clip(east, min(-180 + half, 0.0), max(180 - half, 0.0)))
     north = float(np.clip(north, min(-90 + half, 0.0), max(90 - half, 0.0)))
+    half += sigma / _FINE  # a point on the window's own edge stays in it whatever the rounding
     inside = (np.abs(lon - east) <= half) & (np.abs(lat - north) <= half)
-    return _stage(lon, lat, weights, sigma, _FINE, inside) if inside.any() else (east, north, value)
+    return _stage(lon, lat, weights, sigma, _FINE, inside)
 
 
 def _stage(

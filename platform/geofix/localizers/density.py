@@ -28,9 +28,8 @@ from geofix.localizers.base import Candidates, Floats, Ints, Vectors
 from geofix.localizers.degreegrid import DEGREE_M, grid_maximum
 from geofix.localizers.knn import KnnLocalizer
 from geofix.spatial import s2
-from geofix.spatial.faces import lonlat_to_xyz
+from geofix.spatial.distance import great_circle_m
 
-_RADIUS_M = 6_371_000.0
 SIGMA_M = 4.0 * DEGREE_M
 SNAP_M = 100_000.0
 _NEAREST = 1e-3  # distances below this count as this: closer, float16 embeddings say nothing
@@ -113,13 +112,11 @@ def density_modes(
     left = np.arange(len(lon))
     while len(left) and len(places) < k:
         east, north, value = peak(lon[left], lat[left], weights[left], sigma_m)
-        distance = great_circle_m(lon[left], lat[left], np.array(east), np.array(north))
+        distance = great_circle_m(lon[left], lat[left], east, north)
         near = np.flatnonzero(distance <= snap_m)
         if len(near):
             east, north = float(lon[left[near[0]]]), float(lat[left[near[0]]])
-            distance = np.minimum(
-                distance, great_circle_m(lon[left], lat[left], np.array(east), np.array(north))
-            )
+            distance = np.minimum(distance, great_circle_m(lon[left], lat[left], east, north))
         places.append((east, north, value))
         taken = distance <= snap_m
         taken[np.argmin(distance)] = True
@@ -146,13 +143,6 @@ def sphere_maximum(lon: Floats, lat: Floats, weights: Floats, sigma_m: float) ->
     density = np.exp(-0.5 * (distance / sigma_m) ** 2) @ weights
     best = int(np.argmax(density))
     return float(lon[best]), float(lat[best]), float(density[best])
-
-
-def great_circle_m(lon_a: Floats, lat_a: Floats, lon_b: Floats, lat_b: Floats) -> Floats:
-    """Great-circle distance in metres by the chord, which keeps small distances to about a micrometre."""
-    a, b = lonlat_to_xyz(lon_a, lat_a), lonlat_to_xyz(lon_b, lat_b)
-    chord = np.sqrt(sum((np.asarray(p) - q) ** 2 for p, q in zip(a, b, strict=True)))
-    return np.asarray(2.0 * _RADIUS_M * np.arcsin(np.minimum(0.5 * chord, 1.0)), dtype=np.float64)
 
 
 def area_scale(lon: Floats, lat: Floats) -> tuple[float, float]:

@@ -137,8 +137,8 @@ def polygon(ids: ArrayLike) -> Any:
     """Each cell as a shapely geometry in degrees, within -180..180 and -90..90.
 
     A cell at a pole reaches it along the full width of its longitudes. No cell but a face itself crosses the
-    180th meridian; such a face is a MultiPolygon split there. Edges of cells are geodesics; edges coarser than
-    level 10 get points at most 11 km apart, and the outline departs from the true one by at most
+    180th meridian; such a face is a MultiPolygon split there. Edges of cells are geodesics; those coarser
+    than level 10 get points at most 11 km apart, and the outline departs from the true one by at most
     2.5 m * tan(latitude).
 
     Returns:

@@ -57,7 +57,9 @@ class Canvas:
         return (slice(r0, r1), slice(c0, c1)), dx[None], dy[:, None]
 
 
-def render_aerial(scene: Scene, flight: Flight, step_m: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def render_aerial(
+    scene: Scene, flight: Flight, step_m: float, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Orthophoto (n, n, 3) of the square around the patch, and which pixels lie inside the patch."""
     n = int(np.ceil(2 * scene.patch.half_extent / step_m))
     half = n * step_m / 2
@@ -107,7 +109,9 @@ def _roofs(canvas: Canvas, boxes: Boxes, flight: Flight) -> None:
         part, dx, dy = found
         lx, ly = dx * ux + dy * uy, dy * ux - dx * uy
         soft = 1 / canvas.step_m
-        alpha = np.clip((hx + 0.25 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip((hy + 0.25 - np.abs(ly)) * soft + 0.5, 0, 1)
+        alpha = np.clip((hx + 0.25 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip(
+            (hy + 0.25 - np.abs(ly)) * soft + 0.5, 0, 1
+        )
         tilt = float(boxes.rise[i]) / hy
         side = np.sign(ly)
         facing = (-uy * side * tilt * sun[0] + ux * side * tilt * sun[1] + sun[2]) / np.sqrt(1 + tilt * tilt)
@@ -129,7 +133,9 @@ def _hedges(canvas: Canvas, boxes: Boxes, flight: Flight) -> None:
         ux, uy = float(boxes.ux[i]), float(boxes.uy[i])
         lx, ly = dx * ux + dy * uy, dy * ux - dx * uy
         soft = 1 / canvas.step_m
-        alpha = np.clip((3.4 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip((0.7 - np.abs(ly)) * soft + 0.5, 0, 1)
+        alpha = np.clip((3.4 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip(
+            (0.7 - np.abs(ly)) * soft + 0.5, 0, 1
+        )
         _blend(canvas, part, np.broadcast_to(boxes.wall[i], (*alpha.shape, 3)), 0.9 * alpha)
 
 
@@ -169,5 +175,7 @@ def _cars(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
                 part, dx, dy = found
                 lx, ly = dx * u[0] + dy * u[1], dy * u[0] - dx * u[1]
                 soft = 1 / canvas.step_m
-                alpha = np.clip((2.1 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip((0.9 - np.abs(ly)) * soft + 0.5, 0, 1)
+                alpha = np.clip((2.1 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip(
+                    (0.9 - np.abs(ly)) * soft + 0.5, 0, 1
+                )
                 _blend(canvas, part, np.broadcast_to(rgb, (*alpha.shape, 3)), alpha.astype(np.float32))

@@ -69,13 +69,17 @@ class Light:
     def horizon_rgb(self) -> F32:
         """Colour of the sky at the horizon, and of haze."""
         clear = np.float32([0.74, 0.83, 0.92]) * (1 - self.warm) + np.float32([0.95, 0.78, 0.6]) * self.warm
-        return np.asarray(clear + (np.float32([0.78, 0.79, 0.8]) - clear) * self.cloud, np.float32) * self.level
+        return (
+            np.asarray(clear + (np.float32([0.78, 0.79, 0.8]) - clear) * self.cloud, np.float32) * self.level
+        )
 
     @property
     def zenith_rgb(self) -> F32:
         """Colour of the sky overhead."""
         clear = np.float32([0.25, 0.46, 0.78])
-        return np.asarray(clear + (np.float32([0.62, 0.64, 0.67]) - clear) * self.cloud, np.float32) * self.level
+        return (
+            np.asarray(clear + (np.float32([0.62, 0.64, 0.67]) - clear) * self.cloud, np.float32) * self.level
+        )
 
     @property
     def level(self) -> float:

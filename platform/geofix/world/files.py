@@ -9,9 +9,7 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
@@ -71,7 +69,9 @@ def _exif(shot: Shot) -> Image.Exif:
     gps[0] = b"\x02\x03\x00\x00"
     gps[1], gps[2] = "N" if shot.lat >= 0 else "S", _degrees(shot.lat)
     gps[3], gps[4] = "E" if shot.lon >= 0 else "W", _degrees(shot.lon)
-    gps[7] = tuple(IFDRational(v) for v in (shot.captured_at.hour, shot.captured_at.minute, shot.captured_at.second))
+    gps[7] = tuple(
+        IFDRational(v) for v in (shot.captured_at.hour, shot.captured_at.minute, shot.captured_at.second)
+    )
     gps[16], gps[17] = "T", IFDRational(round(shot.heading_deg * 100), 100)
     gps[18] = "WGS-84"
     gps[29] = shot.captured_at.strftime("%Y:%m:%d")
@@ -90,7 +90,9 @@ def write_photo(root: Path, shot: Shot, pixels: NDArray[np.uint8]) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def write_cog(path: Path, pixels: NDArray[np.uint8], inside: NDArray[np.bool_], patch: Patch, step_m: float) -> None:
+def write_cog(
+    path: Path, pixels: NDArray[np.uint8], inside: NDArray[np.bool_], patch: Patch, step_m: float
+) -> None:
     """A JPEG-compressed cloud-optimised GeoTIFF with overviews and a mask of what lies outside the patch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.tif")
@@ -101,7 +103,10 @@ def write_cog(path: Path, pixels: NDArray[np.uint8], inside: NDArray[np.bool_], 
         "transform": from_origin(patch.x - half, patch.y + half, step_m, step_m), "compress": "JPEG", "quality": 88,
         "blocksize": 256, "overview_resampling": "average",
     }  # fmt: skip
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=1), rasterio.open(part, "w", **profile) as out:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=1),
+        rasterio.open(part, "w", **profile) as out,
+    ):
         out.write(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         out.write_mask(inside)
     part.replace(path)
@@ -109,6 +114,9 @@ def write_cog(path: Path, pixels: NDArray[np.uint8], inside: NDArray[np.bool_], 
 
 def write_regions(path: Path, continent: Continent) -> None:
     """Countries and their provinces as layers `countries` and `admin1`, EPSG:4326."""
+    import geopandas as gpd  # slow to import, and rendering processes never need them
+    import pyogrio
+
     part = path.with_name(f".{path.stem}.part.gpkg")
     part.unlink(missing_ok=True)
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"})
@@ -131,7 +139,9 @@ def write_regions(path: Path, continent: Continent) -> None:
         crs=CRS,
     )
     for layer, frame in (("countries", countries), ("admin1", provinces)):
-        frame.to_crs("EPSG:4326").to_file(part, layer=layer, driver="GPKG", engine="pyogrio", promote_to_multi=True)
+        frame.to_crs("EPSG:4326").to_file(
+            part, layer=layer, driver="GPKG", engine="pyogrio", promote_to_multi=True
+        )
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     part.replace(path)
 
@@ -145,7 +155,17 @@ def write_table(path: Path, shots: Iterable[Shot]) -> None:
         for s in sorted(shots, key=lambda s: s.path):
             make, model, fov, _, _ = CAMERAS[s.device]
             writer.writerow(
-                (s.path, s.sequence_id, s.captured_at.strftime("%Y-%m-%dT%H:%M:%SZ"), s.heading_deg, fov,
-                 s.accuracy_m, make, model, LICENCE, "Mini continent survey")  # fmt: skip
+                (
+                    s.path,
+                    s.sequence_id,
+                    s.captured_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    s.heading_deg,
+                    fov,
+                    s.accuracy_m,
+                    make,
+                    model,
+                    LICENCE,
+                    "Mini continent survey",
+                )  # fmt: skip
             )
     part.replace(path)

@@ -40,7 +40,9 @@ def _near(tree_points: F64, camera: Camera, reach: np.ndarray, most: int) -> np.
     return index
 
 
-def gather(scene: Scene, camera: Camera, epoch: int, extra_boxes: Boxes | None, extra: Sprites | None) -> View:
+def gather(
+    scene: Scene, camera: Camera, epoch: int, extra_boxes: Boxes | None, extra: Sprites | None
+) -> View:
     """The things near a camera that exist in `epoch`, with a photo's own passers-by and cars."""
     parts = []
     at = (camera.x, camera.y)

@@ -23,7 +23,9 @@ WINDOWS = np.array(
 TIMBERED, BALCONIES = 6, 7
 
 
-def wall_colour(boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32, light: F32, near: F32) -> F32:
+def wall_colour(
+    boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32, light: F32, near: F32
+) -> F32:
     """Facades: windows, frames, shutters, doors, shop fronts with sign bands, plinths, eaves."""
     rgb = boxes.wall[row].copy()
     key, style = boxes.key[row], boxes.window[row]
@@ -35,7 +37,9 @@ def wall_colour(boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32,
     ground = boxes.has_shop[row] & (z < 3.4)
     across, up = phase < share / 2, (floor > sill) & (floor < head)
     glass = across & up & body & ~ground
-    framed = (phase < share / 2 + frame / period) & (floor > sill - 0.12) & (floor < head + 0.12) & body & ~glass
+    framed = (
+        (phase < share / 2 + frame / period) & (floor > sill - 0.12) & (floor < head + 0.12) & body & ~glass
+    )
     framed &= ~ground & (share > 0)
     trim = boxes.trim[row]
     beams = (style == TIMBERED) & body & ((phase > 0.46) | (floor < 0.22) | (np.abs(phase - 0.28) < 0.025))
@@ -61,7 +65,9 @@ def _shop_front(
     rgb: F32, boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32, ground: NDArray[np.bool_]
 ) -> None:
     window = ground & (z > 0.5) & (z < 2.4) & (np.abs(s) < half - 0.4)
-    rgb[window] = np.float32([0.2, 0.23, 0.26]) + 0.08 * (np.abs((s[window] / 2.8) % 1.0 - 0.5) < 0.04)[:, None]
+    rgb[window] = (
+        np.float32([0.2, 0.23, 0.26]) + 0.08 * (np.abs((s[window] / 2.8) % 1.0 - 0.5) < 0.04)[:, None]
+    )
     band = np.flatnonzero(ground & (z > 2.55))
     bit = (boxes.code[row[band]] >> (np.floor(s[band] / 0.7).astype(np.int32) % 9)) & 1
     letters = (bit == 1) & (z[band] > 2.75) & (z[band] < 3.2)
@@ -92,7 +98,9 @@ def crown_colour(sprites: Sprites, row: NDArray[np.int32], s: F32, z: F32, light
     lo, hi, half = sprites.lo[row], sprites.hi[row], sprites.half[row]
     up = np.clip((z - lo) / (hi - lo), 0, 1)
     mottle = grain(noise_tile(0.7, 4), s * 9 + 131 * sprites.key[row], z * 9)
-    bright = light.ambient * (0.62 + 0.45 * up) + light.direct * (0.25 + 0.7 * up * (1 - 0.35 * np.abs(s) / half))
+    bright = light.ambient * (0.62 + 0.45 * up) + light.direct * (
+        0.25 + 0.7 * up * (1 - 0.35 * np.abs(s) / half)
+    )
     return foliage_rgb(sprites, row, light.season) * (bright * (1 + 0.38 * mottle))[:, None]
 
 

@@ -117,7 +117,10 @@ def _free(x: F64, y: F64, ux: F64, uy: F64, hx: F64, hy: F64, site: Site) -> np.
         a = np.linspace(-hx[i] - 1, hx[i] + 1, int(2 * hx[i] / 1.5) + 3)[:, None]
         b = np.linspace(-hy[i] - 1, hy[i] + 1, int(2 * hy[i] / 1.5) + 3)[None, :]
         px, py = x[i] + a * ux[i] - b * uy[i], y[i] + a * uy[i] + b * ux[i]
-        cells = (np.clip(py + site.half_m, 0, size - 1).astype(int), np.clip(px + site.half_m, 0, size - 1).astype(int))
+        cells = (
+            np.clip(py + site.half_m, 0, size - 1).astype(int),
+            np.clip(px + site.half_m, 0, size - 1).astype(int),
+        )
         if taken[cells].any() or site.surface.clearance(px, py).min() < 0.3:
             continue
         taken[cells] = True
@@ -135,13 +138,17 @@ def make_fences(rng: np.random.Generator, site: Site, *, ground_only: bool, shar
     of = site.district(rng, x, y)
     kind = np.where(rng.random(len(x)) < 0.85, d.fence[of], rng.integers(0, 5, len(x)))
     allowed = ((kind == 1) & shared) | ((kind > 1) & ground_only)
-    keep = (site.town(x, y) > 0.18) & (rng.random(len(x)) < 0.62) & (end > 11) & (d.setback_m[of] > 2) & allowed
+    keep = (
+        (site.town(x, y) > 0.18) & (rng.random(len(x)) < 0.62) & (end > 11) & (d.setback_m[of] > 2) & allowed
+    )
     away = site.roads.half_width[edge] + site.roads.paved[edge] + 0.7
     fx, fy = x - uy * side * away, y + ux * side * away
     keep &= site.surface.clearance(fx, fy) > 0.25
     n, of, kind = int(keep.sum()), of[keep], kind[keep]
     material = np.select([kind == 1, kind == 4], [t.HEDGE, t.WALL], t.FENCE)
-    rgb = np.where((kind == 1)[:, None], d.foliage[of, 0] * 0.85, d.fence_rgb[of]) * rng.normal(1, 0.07, (n, 1))
+    rgb = np.where((kind == 1)[:, None], d.foliage[of, 0] * 0.85, d.fence_rgb[of]) * rng.normal(
+        1, 0.07, (n, 1)
+    )
     height = np.select([kind == 1, kind == 2, kind == 3], [1.5, 1.05, 1.7], 1.2) * rng.uniform(0.85, 1.2, n)
     return Boxes.make(
         n, x=fx[keep], y=fy[keep], ux=ux[keep], uy=uy[keep], hx=np.full(n, 3.4),
@@ -164,11 +171,21 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
         away = site.roads.half_width[e] + np.where(site.roads.paved[e] > 0, 0.5, 1.0)
         x, y = s["x"][keep] - s["uy"][keep] * side * away, s["y"][keep] + s["ux"][keep] * side * away
         of, alive = site.district(rng, x, y), change(rng, n)
-        top = rng.uniform(2.1, 2.6, n) if is_sign else rng.uniform(5, 7, n) + 1.5 * (site.roads.kind[e] == MAIN)
+        top = (
+            rng.uniform(2.1, 2.6, n) if is_sign else rng.uniform(5, 7, n) + 1.5 * (site.roads.kind[e] == MAIN)
+        )
         pole = np.broadcast_to((0.55, 0.55, 0.56) if is_sign else style.lamp, (n, 3))
         parts.append(
-            Sprites.make(n, x=x, y=y, hi=top, half=np.full(n, 0.06 if is_sign else 0.08), rgb=pole,
-                         material=np.full(n, t.POLE), alive=alive)  # fmt: skip
+            Sprites.make(
+                n,
+                x=x,
+                y=y,
+                hi=top,
+                half=np.full(n, 0.06 if is_sign else 0.08),
+                rgb=pole,
+                material=np.full(n, t.POLE),
+                alive=alive,
+            )  # fmt: skip
         )
         if is_sign:
             size = rng.uniform(0.38, 0.6, n) * np.where(rng.random(n) < 0.2, 1.8, 1)
@@ -176,13 +193,34 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
             shape_n = np.where(rng.random(n) < 0.7, shape, t.RECT)
             code = d.glyph[of] ^ np.where(rng.random(n) < 0.6, 0, 1 << rng.integers(0, 9, n))
             parts.append(
-                Sprites.make(n, x=x, y=y, lo=top - size, hi=top + size, half=size, shape=shape_n,
-                             material=np.full(n, t.PANEL), rgb=d.sign[of, 0] * rng.normal(1, 0.08, (n, 1)),
-                             rgb2=d.sign[of, 1], code=code, alive=alive)  # fmt: skip
+                Sprites.make(
+                    n,
+                    x=x,
+                    y=y,
+                    lo=top - size,
+                    hi=top + size,
+                    half=size,
+                    shape=shape_n,
+                    material=np.full(n, t.PANEL),
+                    rgb=d.sign[of, 0] * rng.normal(1, 0.08, (n, 1)),
+                    rgb2=d.sign[of, 1],
+                    code=code,
+                    alive=alive,
+                )  # fmt: skip
             )
         else:
             parts.append(
-                Sprites.make(n, x=x, y=y, lo=top - 0.1, hi=top + 0.35, half=np.full(n, 0.4), rgb=pole * 0.8,
-                             shape=np.full(n, t.ELLIPSE), material=np.full(n, t.LAMP), alive=alive)  # fmt: skip
+                Sprites.make(
+                    n,
+                    x=x,
+                    y=y,
+                    lo=top - 0.1,
+                    hi=top + 0.35,
+                    half=np.full(n, 0.4),
+                    rgb=pole * 0.8,
+                    shape=np.full(n, t.ELLIPSE),
+                    material=np.full(n, t.LAMP),
+                    alive=alive,
+                )  # fmt: skip
             )
     return Sprites.join(parts)

@@ -128,7 +128,9 @@ class _Walker:
                 return None
             heading = self.unit[edge, -1 if way > 0 else 0] * way
             starts = [int(self.ends[e, 0]) == node for e in others]
-            leaving = [self.unit[e, 0] if s else -self.unit[e, -1] for e, s in zip(others, starts, strict=True)]
+            leaving = [
+                self.unit[e, 0] if s else -self.unit[e, -1] for e, s in zip(others, starts, strict=True)
+            ]
             straight = int(np.argmax([float(u @ heading) for u in leaving]))
             pick = straight if rng.random() < 0.72 else int(rng.integers(len(others)))
             edge, way = others[pick], 1 if starts[pick] else -1
@@ -209,11 +211,17 @@ def _sequence(
             break
         if remaining[cell] > 0:
             remaining[cell] -= 1
-            drafts.append(_draft(rng, want, sequence, len(drafts), point, unit * way, edge, height, device, when, on_foot))
+            drafts.append(
+                _draft(
+                    rng, want, sequence, len(drafts), point, unit * way, edge, height, device, when, on_foot
+                )
+            )
             misses = 0
         else:
             misses += 1
-        when += dt.timedelta(seconds=float(np.round(step * rng.uniform(0.8, 1.2) / (1.4 if on_foot else 7.0)) + 1))
+        when += dt.timedelta(
+            seconds=float(np.round(step * rng.uniform(0.8, 1.2) / (1.4 if on_foot else 7.0)) + 1)
+        )
         position = walker.advance(rng, edge, along, way, step * rng.uniform(0.8, 1.2))
     if not drafts:
         cell = int(want.cell[start])
@@ -250,7 +258,9 @@ def _finish(drafts: list[_Draft], want: Demand, seed: int) -> list[Shot]:
     x, y = point[:, 0] + unit[:, 1] * lateral, point[:, 1] - unit[:, 0] * lateral
     noise = np.array([d.noise for d in drafts])
     sigma = np.clip(1.0 + 0.5 * np.abs(noise[:, 2]), 1.0, 2.5)
-    lon, lat = lonlat(want.patch.x + x + sigma * noise[:, 0] * 0.7, want.patch.y + y + sigma * noise[:, 1] * 0.7)
+    lon, lat = lonlat(
+        want.patch.x + x + sigma * noise[:, 0] * 0.7, want.patch.y + y + sigma * noise[:, 1] * 0.7
+    )
     azimuth = np.array([d.azimuth for d in drafts])
     heading = true_azimuth(want.patch.x + x, want.patch.y + y, azimuth) + 2.0 * noise[:, 3]
     shots = []
@@ -260,10 +270,20 @@ def _finish(drafts: list[_Draft], want: Demand, seed: int) -> list[Shot]:
         camera = Camera(float(x[i]), float(y[i]), d.height, d.azimuth, CAMERAS[d.device][2], d.horizon)
         shots.append(
             Shot(
-                f"photos/{name[:2]}/{name}.jpg", want.patch.index, d.sequence, d.number, group, camera, d.device,
-                d.when.replace(microsecond=0), round(float(lon[i]), 7), round(float(lat[i]), 7),
-                round(float(heading[i] % 360), 2), round(float(2 * sigma[i]), 1),
-                float(np.degrees(np.arctan2(unit[i, 0], unit[i, 1]))), d.lateral,
+                f"photos/{name[:2]}/{name}.jpg",
+                want.patch.index,
+                d.sequence,
+                d.number,
+                group,
+                camera,
+                d.device,
+                d.when.replace(microsecond=0),
+                round(float(lon[i]), 7),
+                round(float(lat[i]), 7),
+                round(float(heading[i] % 360), 2),
+                round(float(2 * sigma[i]), 1),
+                float(np.degrees(np.arctan2(unit[i, 0], unit[i, 1]))),
+                d.lateral,
                 float(want.site.roads.half_width[d.edge]),
             )  # fmt: skip
         )

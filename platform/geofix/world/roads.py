@@ -60,14 +60,19 @@ def make_town(rng: np.random.Generator, kind: str, half_m: float) -> Town:
         "village": (3, (0.13, 0.24), (0.6, 0.9)),
     }[kind]
     x, y = rng.uniform(-0.65, 0.65, (2, blobs)) * half_m
-    return Town(x, y, rng.uniform(*radius, blobs) * half_m, rng.uniform(*weight, blobs), Field.random(rng, 300.0))
+    return Town(
+        x, y, rng.uniform(*radius, blobs) * half_m, rng.uniform(*weight, blobs), Field.random(rng, 300.0)
+    )
 
 
 def make_roads(rng: np.random.Generator, town: Town, coast_m: Field | object, half_m: float) -> Roads:
     """Roads over the square of half side `half_m`; `coast_m(x, y)` is the distance to the sea, negative in it."""
     gap = rng.uniform(72, 98)
     turn = rng.uniform(0, np.pi / 2)
-    warp = [(Field.random(rng, 520.0), Field.random(rng, 520.0)), (Field.random(rng, 210.0), Field.random(rng, 210.0))]
+    warp = [
+        (Field.random(rng, 520.0), Field.random(rng, 520.0)),
+        (Field.random(rng, 210.0), Field.random(rng, 210.0)),
+    ]
     amplitude = (rng.uniform(14, 34), rng.uniform(4, 9))
     count = int(np.ceil(1.45 * half_m / gap))
     ticks = np.arange(-count, count + 1)
@@ -87,7 +92,8 @@ def make_roads(rng: np.random.Generator, town: Town, coast_m: Field | object, ha
         a = (node_id[:-1] if along_i else node_id[:, :-1]).ravel()
         b = (node_id[1:] if along_i else node_id[:, 1:]).ravel()
         line = place(
-            gi[a][:, None] + (steps if along_i else 0 * steps), gj[a][:, None] + (0 * steps if along_i else steps)
+            gi[a][:, None] + (steps if along_i else 0 * steps),
+            gj[a][:, None] + (0 * steps if along_i else steps),
         )
         row = gj[a] if along_i else gi[a]
         built = town(line[:, SUBDIVISION // 2, 0], line[:, SUBDIVISION // 2, 1])

@@ -97,7 +97,10 @@ def _heights(site: Site, boxes: Boxes, sprites: Sprites, epoch: int) -> np.ndarr
         out[np.clip(py, 0, n - 1).astype(int), np.clip(px, 0, n - 1).astype(int)] = z
     crowns = sprites.take(sprites.alive[:, epoch] & np.isin(sprites.material, (t.LEAF, t.NEEDLE)))
     golden = np.arange(24)
-    dx, dy = np.sqrt((golden + 0.5) / 24) * np.cos(2.4 * golden), np.sqrt((golden + 0.5) / 24) * np.sin(2.4 * golden)
+    dx, dy = (
+        np.sqrt((golden + 0.5) / 24) * np.cos(2.4 * golden),
+        np.sqrt((golden + 0.5) / 24) * np.sin(2.4 * golden),
+    )
     px = (crowns.x[:, None] + crowns.half[:, None] * dx + site.half_m) / STEP_M
     py = (crowns.y[:, None] + crowns.half[:, None] * dy + site.half_m) / STEP_M
     rows, cols = np.clip(py, 0, n - 1).astype(int), np.clip(px, 0, n - 1).astype(int)

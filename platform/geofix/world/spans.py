@@ -105,13 +105,25 @@ def sprite_spans(sprites: Sprites, camera: Camera, width: int) -> list[Spans]:
     lo, hi, shape = sprites.lo[b], sprites.hi[b], sprites.shape[b]
     bulge = np.sqrt(1 - e * e)
     centre, reach = (lo + hi) / 2, (hi - lo) / 2
-    top = np.select([shape == t.RECT, shape == t.CONE], [hi, hi - (hi - lo) * np.abs(e)], centre + reach * bulge)
+    top = np.select(
+        [shape == t.RECT, shape == t.CONE], [hi, hi - (hi - lo) * np.abs(e)], centre + reach * bulge
+    )
     low = np.where(shape == t.ELLIPSE, centre - reach * bulge, lo)
     depth, h = z[b].astype(np.float32), camera.height_m
     zero = np.zeros(len(b), np.float32)
     return [
-        Spans(column, depth, (h - top) / depth, (h - low) / depth, sprites.material[b], b.astype(np.int32),
-              e * sprites.half[b], sprites.half[b], zero, zero)  # fmt: skip
+        Spans(
+            column,
+            depth,
+            (h - top) / depth,
+            (h - low) / depth,
+            sprites.material[b],
+            b.astype(np.int32),
+            e * sprites.half[b],
+            sprites.half[b],
+            zero,
+            zero,
+        )  # fmt: skip
     ]
 
 

@@ -37,29 +37,56 @@ STYLES = (
     Country(
         roofs=(((0.0, 0.06), (0.5, 0.75), (0.42, 0.68)), ((0.03, 0.08), (0.3, 0.5), (0.3, 0.5))),
         facades=(((0.08, 0.16), (0.05, 0.3), (0.8, 0.95)), ((0.0, 1.0), (0.1, 0.4), (0.75, 0.92))),
-        crops=(((0.12, 0.15), (0.45, 0.65), (0.65, 0.8)), ((0.22, 0.3), (0.4, 0.65), (0.35, 0.6)),
-               ((0.07, 0.1), (0.3, 0.45), (0.4, 0.55))),
-        species=(0.65, 0.12, 0.08, 0.15), foliage=((0.21, 0.31), (0.4, 0.65), (0.28, 0.48)),
-        asphalt=((0.55, 0.7), (0.0, 0.08), (0.36, 0.52)), marking=(0.92, 0.92, 0.9),
-        flat_share=0.12, storeys=2.0, sign_shape=1, drives_left=False, lamp=(0.3, 0.36, 0.33),
+        crops=(
+            ((0.12, 0.15), (0.45, 0.65), (0.65, 0.8)),
+            ((0.22, 0.3), (0.4, 0.65), (0.35, 0.6)),
+            ((0.07, 0.1), (0.3, 0.45), (0.4, 0.55)),
+        ),
+        species=(0.65, 0.12, 0.08, 0.15),
+        foliage=((0.21, 0.31), (0.4, 0.65), (0.28, 0.48)),
+        asphalt=((0.55, 0.7), (0.0, 0.08), (0.36, 0.52)),
+        marking=(0.92, 0.92, 0.9),
+        flat_share=0.12,
+        storeys=2.0,
+        sign_shape=1,
+        drives_left=False,
+        lamp=(0.3, 0.36, 0.33),
     ),
     Country(
         roofs=(((0.55, 0.68), (0.05, 0.25), (0.22, 0.42)), ((0.04, 0.09), (0.15, 0.35), (0.25, 0.4))),
         facades=(((0.01, 0.06), (0.4, 0.65), (0.42, 0.65)), ((0.0, 1.0), (0.05, 0.3), (0.5, 0.75))),
-        crops=(((0.25, 0.33), (0.45, 0.7), (0.4, 0.6)), ((0.145, 0.165), (0.6, 0.78), (0.72, 0.84)),
-               ((0.05, 0.08), (0.25, 0.4), (0.28, 0.4))),
-        species=(0.3, 0.5, 0.1, 0.1), foliage=((0.27, 0.4), (0.35, 0.6), (0.2, 0.38)),
-        asphalt=((0.6, 0.7), (0.02, 0.1), (0.24, 0.38)), marking=(0.9, 0.72, 0.2),
-        flat_share=0.1, storeys=2.5, sign_shape=3, drives_left=True, lamp=(0.15, 0.15, 0.17),
+        crops=(
+            ((0.25, 0.33), (0.45, 0.7), (0.4, 0.6)),
+            ((0.145, 0.165), (0.6, 0.78), (0.72, 0.84)),
+            ((0.05, 0.08), (0.25, 0.4), (0.28, 0.4)),
+        ),
+        species=(0.3, 0.5, 0.1, 0.1),
+        foliage=((0.27, 0.4), (0.35, 0.6), (0.2, 0.38)),
+        asphalt=((0.6, 0.7), (0.02, 0.1), (0.24, 0.38)),
+        marking=(0.9, 0.72, 0.2),
+        flat_share=0.1,
+        storeys=2.5,
+        sign_shape=3,
+        drives_left=True,
+        lamp=(0.15, 0.15, 0.17),
     ),
     Country(
         roofs=(((0.05, 0.11), (0.25, 0.5), (0.58, 0.8)), ((0.1, 0.14), (0.02, 0.12), (0.65, 0.85))),
         facades=(((0.05, 0.12), (0.25, 0.6), (0.7, 0.92)), ((0.0, 1.0), (0.15, 0.45), (0.7, 0.9))),
-        crops=(((0.04, 0.07), (0.4, 0.6), (0.45, 0.62)), ((0.18, 0.24), (0.3, 0.5), (0.4, 0.58)),
-               ((0.7, 0.78), (0.25, 0.45), (0.45, 0.6))),
-        species=(0.2, 0.15, 0.3, 0.35), foliage=((0.17, 0.26), (0.25, 0.5), (0.32, 0.52)),
-        asphalt=((0.08, 0.12), (0.05, 0.15), (0.45, 0.6)), marking=(0.95, 0.95, 0.92),
-        flat_share=0.45, storeys=2.6, sign_shape=0, drives_left=False, lamp=(0.7, 0.7, 0.72),
+        crops=(
+            ((0.04, 0.07), (0.4, 0.6), (0.45, 0.62)),
+            ((0.18, 0.24), (0.3, 0.5), (0.4, 0.58)),
+            ((0.7, 0.78), (0.25, 0.45), (0.45, 0.6)),
+        ),
+        species=(0.2, 0.15, 0.3, 0.35),
+        foliage=((0.17, 0.26), (0.25, 0.5), (0.32, 0.52)),
+        asphalt=((0.08, 0.12), (0.05, 0.15), (0.45, 0.6)),
+        marking=(0.95, 0.95, 0.92),
+        flat_share=0.45,
+        storeys=2.6,
+        sign_shape=0,
+        drives_left=False,
+        lamp=(0.7, 0.7, 0.72),
     ),
 )
 
@@ -121,11 +148,17 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
     for _ in range(n):
         facade = style.facades[int(rng.random() < 0.45)]
         rows["facades"].append([_draw(rng, facade), _draw(rng, facade), _draw(rng, style.facades[1])])
-        roof = STYLES[int(rng.integers(3))].roofs[0] if rng.random() < 0.2 else style.roofs[int(rng.random() < 0.35)]
+        roof = (
+            STYLES[int(rng.integers(3))].roofs[0]
+            if rng.random() < 0.2
+            else style.roofs[int(rng.random() < 0.35)]
+        )
         rows["roofs"].append([_draw(rng, roof), _draw(rng, roof)])
         rows["trim"].append(_draw(rng, anywhere) if rng.random() < 0.5 else (0.9, 0.9, 0.88))
         rows["shop"].append([_draw(rng, anywhere), _draw(rng, anywhere)])
-        rows["sign"].append([_draw(rng, anywhere), (0.93, 0.93, 0.9) if rng.random() < 0.6 else (0.1, 0.1, 0.12)])
+        rows["sign"].append(
+            [_draw(rng, anywhere), (0.93, 0.93, 0.9) if rng.random() < 0.6 else (0.1, 0.1, 0.12)]
+        )
         rows["fence_rgb"].append(_draw(rng, ((0.0, 1.0), (0.05, 0.4), (0.3, 0.85))))
         ground["foliage"].append([_draw(rng, style.foliage), _draw(rng, style.foliage)])
         ground["asphalt"].append(_draw(rng, style.asphalt))

@@ -134,11 +134,17 @@ def make_surface(
     district = districts.at(mid[:, 0], mid[:, 1])
     jitter = rng.normal(1, 0.06, (len(district), 1))
     asphalt = np.where(
-        (roads.kind > 0)[:, None], districts.asphalt[district], districts.lawn[district] * 0.3 + (0.33, 0.27, 0.2)
+        (roads.kind > 0)[:, None],
+        districts.asphalt[district],
+        districts.lawn[district] * 0.3 + (0.33, 0.27, 0.2),
     )
     paving = districts.paving[district]
     if not shared:
-        asphalt, paving, jitter = np.full_like(asphalt, 0.42), np.full_like(paving, 0.55), np.ones_like(jitter)
+        asphalt, paving, jitter = (
+            np.full_like(asphalt, 0.42),
+            np.full_like(paving, 0.55),
+            np.ones_like(jitter),
+        )
     land, lut, stripe, cover = _land(rng, half_m, town, coast, districts, shared=shared)
     return Surface(
         half_m=half_m, offset=offset, along=along, road=road, junction=junction, land=land, lut=lut, stripe=stripe,
@@ -299,12 +305,16 @@ def _smooth_offset(s: Surface, x: F32, y: F32, at: NDArray[np.int64]) -> F32:
     c, r = u.astype(np.int64), v.astype(np.int64)
     fu, fv, flat, i = u - c, v - r, s.offset.ravel(), r * n + c
     a, b, p, q = flat[i], flat[i + 1], flat[i + n], flat[i + n + 1]
-    jump = np.maximum(np.maximum(a, b), np.maximum(p, q)) - np.minimum(np.minimum(a, b), np.minimum(p, q)) > 2.9
+    jump = (
+        np.maximum(np.maximum(a, b), np.maximum(p, q)) - np.minimum(np.minimum(a, b), np.minimum(p, q)) > 2.9
+    )
     mixed = (a * (1 - fu) + b * fu) * (1 - fv) + (p * (1 - fu) + q * fu) * fv
     return np.where(jump, flat[at], mixed).astype(np.float32)
 
 
-def shade(s: Surface, x: F32, y: F32, sun: tuple[float, float, float], epoch: int, z: float = 0.0) -> NDArray[np.bool_]:
+def shade(
+    s: Surface, x: F32, y: F32, sun: tuple[float, float, float], epoch: int, z: float = 0.0
+) -> NDArray[np.bool_]:
     """Whether points at height `z` lie in the shadow of something, up to 16 m away.
 
     `sun` is a unit vector towards the sun. Sampled every 2 m, so a shadow's end is right to 2 m.

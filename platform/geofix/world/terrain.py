@@ -135,7 +135,9 @@ def build_continent(seed: int) -> Continent:
         country, half = _sector(angle, angles, middles)
         groups[country, 1 + half].append(island)
     provinces = tuple(
-        Region(f"{COUNTRIES[c][0]}-{p + 1:02d}", "", f"{PROVINCES[p]} {COUNTRIES[c][2]}", c, unary_union(geoms))
+        Region(
+            f"{COUNTRIES[c][0]}-{p + 1:02d}", "", f"{PROVINCES[p]} {COUNTRIES[c][2]}", c, unary_union(geoms)
+        )
         for (c, p), geoms in sorted(groups.items())
     )
     countries = tuple(
@@ -156,7 +158,11 @@ def _sector(angle: float, angles: list[float], middles: list[float]) -> tuple[in
 
 
 def _group_pieces(
-    pieces: list[Polygon], inner: Polygon, centre: tuple[float, float], angles: list[float], middles: list[float]
+    pieces: list[Polygon],
+    inner: Polygon,
+    centre: tuple[float, float],
+    angles: list[float],
+    middles: list[float],
 ) -> dict[tuple[int, int], list[BaseGeometry]]:
     groups: dict[tuple[int, int], list[BaseGeometry]] = {(c, p): [] for c in range(3) for p in range(3)}
     for piece in pieces:
@@ -198,7 +204,9 @@ def place_patches(continent: Continent, size: Size, seed: int) -> list[Patch]:
         aspect = float(np.sqrt(rng.uniform(0.72, 1.4)))
         half = size.side_m / 2
         angle = float(rng.uniform(-0.35, 0.35))
-        patches.append(Patch(i, country, kind, float(round(x)), float(round(y)), half * aspect, half / aspect, angle))
+        patches.append(
+            Patch(i, country, kind, float(round(x)), float(round(y)), half * aspect, half / aspect, angle)
+        )
     return patches
 
 

@@ -57,7 +57,9 @@ def _along_streets(rng: np.random.Generator, site: Site) -> tuple[F64, F64, F64]
     xs, ys = [], []
     for side in (-1.0, 1.0):
         chance = site.districts.tree_lined[of] * np.where(site.roads.kind[edge] == TRACK, 0.3, 1.0)
-        keep = (rng.random(len(edge)) < chance * np.where(site.roads.paved[edge] > 0, 0.8, 0.45)) & (s["end"] > 8)
+        keep = (rng.random(len(edge)) < chance * np.where(site.roads.paved[edge] > 0, 0.8, 0.45)) & (
+            s["end"] > 8
+        )
         away = site.roads.half_width[edge] + np.maximum(site.roads.paved[edge], 1.5) + 0.35
         xs.append((s["x"] - s["uy"] * side * away)[keep])
         ys.append((s["y"] + s["ux"] * side * away)[keep])

@@ -71,14 +71,18 @@ def plan_world(recipe: Recipe) -> list[Shot]:
     size, continent, patches = recipe.geography()
     demands = [demand(build_site(continent, p, recipe.seed, recipe.without), p, recipe.seed) for p in patches]
     counts = share_out(demands, size.photos)
-    return [shot for d, count in zip(demands, counts, strict=True) for shot in plan_patch(d, count, recipe.seed)]
+    return [
+        shot for d, count in zip(demands, counts, strict=True) for shot in plan_patch(d, count, recipe.seed)
+    ]
 
 
 def take_photo(recipe: Recipe, shot: Shot, size: tuple[int, int]) -> object:
     """The pixels of one photo, (height, width, 3) uint8; they depend on the recipe and the shot alone."""
     moment = shot.captured_at
     day = moment.timetuple().tm_yday + moment.hour / 24
-    light = light_of(day, moment.hour + moment.minute / 60, rng_for(recipe.seed, 13, shot.patch, shot.sequence))
+    light = light_of(
+        day, moment.hour + moment.minute / 60, rng_for(recipe.seed, 13, shot.patch, shot.sequence)
+    )
     rng = rng_for(recipe.seed, 14, shot.patch, shot.sequence, shot.number)
     extra = passers_by(rng, shot.camera, shot.road_azimuth_deg, shot.lateral_m, shot.road_half_m)
     radiance = render(recipe.scene(shot.patch), shot.camera, light, shot.epoch, size, *extra)
@@ -211,7 +215,9 @@ def _photo_files(root: Path) -> Iterator[os.DirEntry[str]]:
 def _measure(root: Path, continent: Continent | None = None) -> WorldSummary:
     sizes = [e.stat().st_size for e in _photo_files(root) if e.name.endswith(".jpg")]
     rasters = [p.stat().st_size for p in sorted(root.glob("aerial/*/sheet_*.tif"))]
-    other = sum((root / name).stat().st_size for name in ("photos.csv", "regions.gpkg") if (root / name).is_file())
+    other = sum(
+        (root / name).stat().st_size for name in ("photos.csv", "regions.gpkg") if (root / name).is_file()
+    )
     regions = len(COUNTRIES) if continent is None else len(continent.countries)
     return WorldSummary(len(sizes), len(rasters), regions, sum(sizes) + sum(rasters) + other)
 
@@ -246,7 +252,8 @@ def _check_strangers(root: Path, shots: list[Shot]) -> None:
     for entry in _photo_files(root):
         if entry.name.endswith(".jpg") and entry.name not in known:
             raise BadInputError(
-                f"{entry.path} is no photo of this world.", hint="Choose an empty directory, or the same size and seed."
+                f"{entry.path} is no photo of this world.",
+                hint="Choose an empty directory, or the same size and seed.",
             )
 
 

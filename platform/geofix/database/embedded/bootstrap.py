@@ -23,6 +23,22 @@ SET_SEARCH_PATH = "ALTER DATABASE {database} SET search_path = geofix, public"
 AVAILABLE = "SELECT name, default_version FROM pg_available_extensions WHERE name = ANY(%(names)s)"
 INSTALLED = "SELECT extname, extversion FROM pg_extension WHERE extname = ANY(%(names)s)"
 CREATE_EXTENSION = "CREATE EXTENSION {extension} SCHEMA public"
+# With these anybody could fill the disk: large objects are tables of their own, beside every grant on ours, and a
+# logical message goes straight into the write-ahead log. PostgreSQL grants them to PUBLIC in every new database.
+REVOKE_WRITERS = """
+DO $$
+DECLARE routine regprocedure;
+BEGIN
+  FOR routine IN
+    SELECT oid FROM pg_catalog.pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace
+      AND (proname LIKE 'lo\\_%' OR proname IN ('loread', 'lowrite', 'pg_logical_emit_message'))
+      AND has_function_privilege('public', oid, 'EXECUTE')
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', routine);
+  END LOOP;
+END $$
+"""
 UPDATE_EXTENSION = "ALTER EXTENSION {extension} UPDATE"
 
 
@@ -46,6 +62,8 @@ def create_database(conn: Connection, name: str = DATABASE) -> bool:
 def create_extensions(conn: Connection) -> None:
     """Create PostGIS and pgvector in the database of `conn` (a superuser's), or bring them up to date.
 
+    Functions that let everybody write past the grants are taken from PUBLIC here too: only a superuser can.
+
     Raises:
         ServiceError: The server has no such extension installed.
     """
@@ -64,3 +82,4 @@ def create_extensions(conn: Connection) -> None:
             continue
         command = UPDATE_EXTENSION if name in installed else CREATE_EXTENSION
         conn.execute(sql.SQL(command).format(extension=sql.Identifier(name)))
+    conn.execute(REVOKE_WRITERS)

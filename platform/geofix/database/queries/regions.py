@@ -67,6 +67,11 @@ WHERE p.photo_id = a.photo_id AND a.level = %(level)s AND (
         SELECT FROM region_part t WHERE t.region_id = ANY (%(ids)s) AND ST_Intersects(t.geom, p.geom)))
 """
 
+CLEAR_REJECTS = """
+DELETE FROM reject
+WHERE dataset_id = %(dataset_id)s AND kind = 'region' AND starts_with(source_key, %(prefix)s)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class RegionCounts:
@@ -96,3 +101,8 @@ def merge_regions(
         conn.execute(INSERT_PARTS, params)
         conn.execute(FORGET_PHOTOS, params)
     return RegionCounts(counted[0], counted[1], len(params["ids"]))
+
+
+def clear_rejects(conn: Connection, dataset_id: int, prefix: str) -> None:
+    """Forget the rejects of one file, whose keys begin with `prefix`."""
+    conn.execute(CLEAR_REJECTS, {"dataset_id": dataset_id, "prefix": prefix})

@@ -16,7 +16,7 @@ from geofix.errors import NotFoundError, SplitLeakError
 
 CANDIDATES = """
 SELECT p.photo_id, d.name AS dataset, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.s2_id, p.sequence_id,
-       s.key AS sequence_key, p.captured_at, p.sha256, p.uri, p.heading_deg, p.gps_accuracy_m, rc.code AS country_code,
+       s.key AS sequence_key, p.captured_at, encode(p.sha256, 'hex') AS sha256, p.uri, p.heading_deg, p.gps_accuracy_m, rc.code AS country_code,
        ra.code AS admin1_code
 FROM geofix.photo_record p
 JOIN geofix.dataset d USING (dataset_id)

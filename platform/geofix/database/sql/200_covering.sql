@@ -1,8 +1,7 @@
 -- From any geometry to few ranges of S2 leaf ids.
 -- A cell belongs to a region when its centre lies in it. `inside` says that every cell of the range does;
--- ranges on the border are to be re-checked by centre. Cell edges are drawn straight in longitude and latitude:
--- against the geodesic they are off by less than 5 m at level 9, a fraction of the distance from the border of a
--- level-16 cell to its centre.
+-- ranges on the border are to be re-checked by centre. Outlines of cells follow the geodesic to within 2.5 m times the
+-- tangent of the latitude (s2_polygon), far less than the 64 m from the border of a level-16 cell to its centre.
 
 CREATE OR REPLACE FUNCTION geofix.s2_refine(
   start bigint[], region public.geometry, max_ranges integer, finest_level integer

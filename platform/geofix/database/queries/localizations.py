@@ -1,0 +1,49 @@
+"""What users localized: the query row, its audit row, and the evidence behind an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from geofix.database.engine import Connection
+
+SEARCH = """
+SELECT rank, s2_id, geofix.s2_token(s2_id), public.ST_X(geom), public.ST_Y(geom), score, method, cells_in_scope
+FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, public.ST_GeomFromEWKB(%(region)s))
+ORDER BY rank
+"""
+INSERT = """
+INSERT INTO geofix.query (photo_sha256, photo_name, code_set_id, localizer, k, region_geom, search_method, cells_in_scope,
+                          in_coverage, software_version, answer)
+VALUES (%(photo_sha256)s, %(photo_name)s, %(code_set_id)s, %(localizer)s, %(k)s, public.ST_GeomFromEWKB(%(region)s),
+        %(search_method)s, %(cells_in_scope)s, %(in_coverage)s, %(software_version)s, %(answer)s)
+RETURNING query_id
+"""
+AUDIT = """
+INSERT INTO geofix.audit (action, object_kind, object_id, detail)
+VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
+"""
+
+
+def search(
+    conn: Connection, query: Any, k: int, code_set: str, region: bytes | None
+) -> list[tuple[int, int, str, float, float, float, str, int]]:
+    """Rows (rank, s2_id, token, lon, lat, score, method, cells in scope) of `search_cells`."""
+    return conn.execute(SEARCH, {"query": query, "k": k, "code_set": code_set, "region": region}).fetchall()
+
+
+def store_query(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Store a localization without the photo itself; returns its id."""
+    row = conn.execute(INSERT, {**values, "answer": Jsonb(values["answer"])}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def audit(conn: Connection, action: str, object_kind: str, object_id: str, detail: Mapping[str, Any]) -> None:
+    """Append one row to the audit table."""
+    conn.execute(
+        AUDIT,
+        {"action": action, "object_kind": object_kind, "object_id": object_id, "detail": Jsonb(dict(detail))},
+    )

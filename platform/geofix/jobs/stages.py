@@ -1,0 +1,238 @@
+"""Jobs from snapshot to answer. Functions are imported when they run: submitting needs neither torch nor GDAL."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from geofix.database.queries.codes import CodeSet, find_code_set
+from geofix.errors import NotFoundError
+from geofix.jobs.specs import AbsolutePath, Several, Specification, Work, register
+
+
+def _known_localizer(name: str) -> str:
+    from geofix.localizers.code_set import NAMES
+    from geofix.localizers.fit import FITTED
+
+    known = sorted({*FITTED, *NAMES.values()})
+    if name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return name
+
+
+LocalizerName = Annotated[str, AfterValidator(_known_localizer)]
+Level = Annotated[int, Field(ge=1, le=24)]
+
+
+@register
+class Snapshot(Specification):
+    """Freeze a training set; see `geofix.snapshots.build`."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    datasets: Several[str] = Field(min_length=1)
+    out: AbsolutePath
+    mode: Literal["blocks", "track"] = "blocks"
+    block_level: Level = 13
+    cell_level: Level = 15
+    buffer_m: float = Field(200.0, ge=0)
+    test: float = Field(0.15, ge=0, lt=1)
+    val: float = Field(0.1, ge=0, lt=1)
+    seed: int = 0
+    overwrite: bool = False
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Split, write, register. A directory that a killed attempt left, unregistered, is replaced."""
+        from geofix.snapshots.build import build_snapshot
+
+        options = self.model_dump(exclude={"kind", "datasets", "out", "overwrite"})
+        overwrite = self.overwrite or (work.attempt > 1 and self._is_left_behind(work))
+        return build_snapshot(work.conn, list(self.datasets), self.out, overwrite=overwrite, **options)
+
+    def _is_left_behind(self, work: Work) -> bool:
+        from geofix.snapshots.build import stored_snapshot
+
+        if not self.out.exists():
+            return False
+        try:
+            stored_snapshot(work.conn, self.out)
+        except NotFoundError:
+            return True
+        return False
+
+
+@register
+class Embed(Specification):
+    """Embed what a model has not embedded yet; commits as it goes, so a second attempt continues."""
+
+    queue = "gpu"
+
+    kind: Literal["embed"] = "embed"
+    what: Literal["photos", "aerial"]
+    model: str
+    datasets: Several[str] | None = None
+    batch_size: int = Field(32, ge=1, le=4096)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Embed and store, batch by batch."""
+        from dataclasses import asdict
+
+        from geofix.codes.embed_store import embed_all
+        from geofix.database.queries.models import find_model
+
+        result = embed_all(
+            work.conn,
+            find_model(work.conn, self.model),
+            self.what,
+            datasets=self.datasets,
+            batch_size=self.batch_size,
+        )
+        return asdict(result)
+
+
+@register
+class Codes(Specification):
+    """Build one code set, all or nothing, and with `calibrate` fit its probabilities too."""
+
+    kind: Literal["codes"] = "codes"
+    model: str
+    code_set: str
+    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    level: Level = 16
+    snapshot: AbsolutePath | None = None
+    region: str | None = None
+    calibrate: bool = False
+
+    @model_validator(mode="after")
+    def _has_its_snapshot(self) -> Self:
+        if self.snapshot is None and (self.recipe == "cellmean" or self.calibrate):
+            need = "calibrate" if self.calibrate else f"recipe {self.recipe}"
+            raise ValueError(f"snapshot is missing, which {need} needs")
+        return self
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Build in one transaction, which ends with the job."""
+        from geofix.codes.build import build_code_set
+        from geofix.database.queries.models import find_model
+        from geofix.ingest.region_text import region_ewkb
+        from geofix.localize.calibrate import calibrate_code_set
+        from geofix.snapshots.build import stored_snapshot
+
+        conn = work.conn
+        frozen = None if self.snapshot is None else stored_snapshot(conn, self.snapshot).snapshot_id
+        result: dict[str, Any] = build_code_set(
+            conn,
+            name=self.code_set,
+            model=find_model(conn, self.model),
+            recipe=self.recipe,
+            level=self.level,
+            snapshot_id=frozen,
+            region_ewkb=None if self.region is None else region_ewkb(conn, self.region),
+        )
+        if self.calibrate and frozen is not None:
+            found = calibrate_code_set(conn, find_code_set(conn, self.code_set), frozen)
+            result["calibration"] = found
+        return {"code_set": self.code_set, **result}
+
+
+@register
+class Index(Specification):
+    """Build the HNSW index of a code set and measure its recall."""
+
+    kind: Literal["index"] = "index"
+    code_set: str
+    m: int = Field(16, ge=2, le=100)
+    ef_construction: int = Field(64, ge=4, le=1000)
+    memory_mb: int = Field(512, ge=64)
+    parallel: int = Field(1, ge=0)
+    queries: int = Field(100, ge=0)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Build, commit, measure."""
+        from geofix.codes.index import build_index
+
+        result = build_index(
+            work.conn,
+            find_code_set(work.conn, self.code_set),
+            m=self.m,
+            ef_construction=self.ef_construction,
+            memory_bytes=self.memory_mb << 20,
+            parallel=self.parallel,
+        )
+        work.conn.commit()
+        if self.queries:
+            result |= _recall(work, find_code_set(work.conn, self.code_set), self.queries, 10)
+        return result
+
+
+@register
+class RecallCheck(Specification):
+    """Compare HNSW with exact search on stored photos; one more point of the time series."""
+
+    kind: Literal["recall_check"] = "recall_check"
+    code_set: str
+    queries: int = Field(100, ge=1)
+    k: int = Field(10, ge=1, le=1000)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Measure and store."""
+        return _recall(work, find_code_set(work.conn, self.code_set), self.queries, self.k)
+
+
+@register
+class Evaluate(Specification):
+    """Let a localizer answer every photo of a split, store the answers, measure them."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    localizer: LocalizerName
+    snapshot: AbsolutePath
+    split: Literal["train", "val", "test_seen", "test_unseen"] = "test_seen"
+    name: str | None = None
+    model: str | None = None
+    code_set: str | None = None
+    level: Level = 16
+    within: str | None = None
+    k: int = Field(100, ge=1, le=1000)
+    replace: bool = False
+
+    @model_validator(mode="after")
+    def _has_embeddings(self) -> Self:
+        if self.model is None and self.code_set is None:
+            raise ValueError("model or code_set is missing: whose embeddings?")
+        return self
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Evaluate in one transaction, which ends with the job."""
+        from geofix.evaluation.service import evaluate
+
+        return evaluate(work.conn, **self.model_dump(exclude={"kind"}))
+
+
+@register
+class Localize(Specification):
+    """Answer photos as `geofix localize` does."""
+
+    queue = "interactive"
+
+    kind: Literal["localize"] = "localize"
+    photos: Several[AbsolutePath] = Field(min_length=1)
+    code_set: str
+    within: str | None = None
+    k: int = Field(10, ge=1, le=1000)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Answer all photos; one that cannot be read gets an error in place of an answer."""
+        from geofix.localize.service import localize_photos
+
+        answers = localize_photos(work.conn, self.photos, self.code_set, within=self.within, k=self.k)
+        return {"answers": answers}
+
+
+def _recall(work: Work, code_set: CodeSet, queries: int, k: int) -> dict[str, Any]:
+    from geofix.codes.index import recall_with_photos
+
+    measured = recall_with_photos(work.conn, code_set, limit=queries, k=k)
+    return {
+        "recall": None if measured is None else measured.recall,
+        "recall_queries": 0 if measured is None else measured.queries,
+    }
