@@ -129,7 +129,7 @@ def random_features(p: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
 def hint_guesses(
     p: Photos, train: NDArray[np.int64], test: NDArray[np.int64]
 ) -> dict[str, NDArray[np.int64]]:
-    """Training row whose file order, name, size, time, heading or camera is nearest; and all of EXIF together."""
+    """Training row nearest in file order, name, size, time, heading, camera; and in all of them."""
     out = {}
     scaled = []
     for key, value in p.hints.items():
@@ -187,6 +187,7 @@ class Table:
         self.broken: list[str] = []
 
     def row(self, name: str, value: float, low: float | None = None, high: float | None = None) -> None:
+        """Print one measure; remember it when it breaks its bound."""
         bad = (low is not None and value < low) or (high is not None and value > high)
         bound = (
             "" if low is None and high is None else (f">= {low:.1f}" if low is not None else f"<= {high:.1f}")

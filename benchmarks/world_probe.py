@@ -72,7 +72,7 @@ class Data:
     centre: NDArray[np.float64]
 
 
-def _steps(seconds: float, net: nn.Module, extra: list[nn.Parameter], rate: float = 2e-3):  # noqa: ANN202
+def _steps(seconds: float, net: nn.Module, extra: list[nn.Parameter], rate: float = 2e-3):
     """Yield (step, optimiser) until the time is over, with a cosine rate by time."""
     optimiser = torch.optim.AdamW([*net.parameters(), *extra], lr=rate, weight_decay=0.02)
     start, step = time.process_time(), 0
@@ -84,7 +84,7 @@ def _steps(seconds: float, net: nn.Module, extra: list[nn.Parameter], rate: floa
 
 
 def learn_ground(data: Data, seconds: float, seed: int = 0) -> dict[str, float]:
-    """R@200 m of a cosine classifier over cells and of its embedding's nearest photo, after `seconds` of CPU."""
+    """R@200 m of a cosine classifier over cells and of the nearest photo, after `seconds` of CPU."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = small_net()

@@ -17,7 +17,7 @@ from shapely import Point, box
 from geofix.database.engine import connect
 from geofix.errors import NotFoundError, UsageError
 from geofix.imagery import xyz
-from geofix.imagery.raster import close_all, read_square
+from geofix.imagery.raster import read_square
 from geofix.ingest.aerial import (
     AerialResult,
     ingest_aerial,
@@ -31,13 +31,6 @@ from servers import Database
 
 CRS = "EPSG:25832"
 LON, LAT = 9.0, 50.0
-
-
-@pytest.fixture(autouse=True)
-def closed_rasters() -> Any:
-    close_all()
-    yield
-    close_all()
 
 
 def raster(path: Path, *, east_m: float = 0.0, size: int = 800, value: int = 90, **options: Any) -> Path:
@@ -268,7 +261,6 @@ def test_extents_make_plain_pictures_rasters(db: Database, tmp_path: Path) -> No
     }  # fmt: skip
     kinds = "SELECT DISTINCT r.kind, gsd_m, licence FROM aerial_raster r JOIN dataset USING (dataset_id)"
     assert rows(kinds) == [("extent", 0.5, "CC BY 4.0")]
-    close_all()
     with connect() as conn:
         sources = raster_sources(conn, source="ortho")
     rgb, valid = read_square(list(sources.values()), LON, LAT)

@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def test_a_folder_with_every_fault_loads_the_rest(conn, tmp_path):
         "caf\\xe9.jpg": "bad_name",
         "empty.jpg": "truncated",
     }
+    assert json.loads(json.dumps(asdict(result)))["reasons"]["wrong_extension"] == 3
     assert result.rejected == 17 == sum(result.reasons.values()) == len(rejects(conn))
     assert result.time_assumed_utc == 2
     stored = rows(

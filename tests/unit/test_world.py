@@ -1,10 +1,11 @@
-"""The built-in world: the same bytes whoever renders it, readable by ordinary tools, and shaped as promised."""
+"""The built-in world: same bytes whoever renders it, readable by ordinary tools, shaped as promised."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas as gpd
@@ -92,7 +93,7 @@ def test_workers_do_not_change_bytes(tiny, shots, tmp_path):
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(one, tmp_path):
-    root, _, before = one
+    before = one[2]
     create_world(tmp_path / "again", size="nano", seed=SEED, workers=1)
     assert digests(tmp_path / "again") == before
     create_world(tmp_path / "other", size="nano", seed=SEED + 1, workers=1)
@@ -101,7 +102,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(one, tmp_path):
 
 
 def test_second_call_does_nothing(one):
-    root, summary, before = one
+    root, summary, _ = one
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     assert create_world(root, size="nano", seed=SEED) == summary
     assert stamps == {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
@@ -121,7 +122,7 @@ def test_half_written_directory_is_completed(one):
 
 
 def test_other_world_is_refused(one):
-    root, summary, before = one
+    root, _, before = one
     with pytest.raises(UsageError, match="already holds"):
         create_world(root, size="nano", seed=SEED + 1)
     with pytest.raises(UsageError, match="already holds"):
@@ -237,7 +238,7 @@ def test_sequences_follow_roads(tiny):
     gaps, turned = [], []
     for shots in sequences.values():
         shots.sort()
-        for a, b in zip(shots[:-1], shots[1:], strict=True):
+        for a, b in pairwise(shots):
             gaps.append(np.hypot(b[1] - a[1], b[2] - a[2]))
             way = np.degrees(np.arctan2(b[1] - a[1], b[2] - a[2]))
             turned.append(abs((2 * (a[3] - way) + 180 + 2 * 17) % 360 - 180) / 2)

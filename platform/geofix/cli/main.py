@@ -24,6 +24,7 @@ NOUNS = {
     "embed": "Turn photos and aerial tiles into embeddings.",
     "codes": "Build, index, list and drop code sets.",
     "evaluate": "Judge localizers, ours and others'.",
+    "jobs": "Submit, watch, cancel and retry queued work.",
     "db": "Migrate, check, back up and restore the database.",
     "delete": "Delete photos, data sets or queries with all that was derived from them.",
     "cells": "Count photos and tiles per cell.",
@@ -36,6 +37,8 @@ COMMANDS = {
     "sql": ("sql", "Ask SQL as the reader role."),
     "run": ("run", "Run a pipeline file from photos to answers."),
     "demo": ("demo", "The whole way on the built-in world."),
+    "worker": ("worker", "Run queued jobs."),
+    "beat": ("worker", "Take back jobs of dead workers, resend lost messages."),
     "gc": ("gc", "Remove what nothing refers to any more."),
     "dashboard": ("dashboard", "Serve the dashboard."),
 }

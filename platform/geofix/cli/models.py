@@ -29,6 +29,9 @@ def create(
         float | None, typer.Option(help="Deviation of every channel; default: the trunk's own.")
     ] = None,
     pad_type: Annotated[str | None, typer.Option(help="'same' for TensorFlow-style padding.")] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="center crops the middle, squash keeps the whole frame.")
+    ] = None,
     gem_p: Annotated[float, typer.Option(help="Exponent of GeM pooling; 1 is the plain average.")] = 3.0,
     dimension: Annotated[int | None, typer.Option(help="Project to D; default: the trunk's width.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and projections.")] = 0,
@@ -38,7 +41,11 @@ def create(
 
     Example: geofix models create models/mnv2 --trunk mobilenetv2_100 --weights w.pth --pad-type same
     """
+    from geofix.errors import UsageError
     from geofix.models.create import create_model
+
+    if fit not in (None, "center", "squash"):
+        raise UsageError(f"--fit {fit!r} is neither center nor squash.")
 
     manifest = create_model(
         directory,
@@ -46,6 +53,7 @@ def create(
         weights=weights,
         sha256=sha256,
         size=size,
+        fit=fit,  # type: ignore[arg-type]
         mean=mean,
         std=std,
         trunk_options={"pad_type": pad_type} if pad_type else {},

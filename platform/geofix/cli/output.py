@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
-from uuid import UUID
 
-import numpy as np
 import typer
-from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from geofix.errors import EXIT_INTERRUPT, GeofixError
+from geofix.plain import plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,31 +32,6 @@ class State:
     """Options of the whole command line that `main` sets before a command runs."""
 
     debug = False
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: NaN and infinity become null, arrays lists, paths strings."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    if isinstance(value, Path | UUID):
-        return str(value)
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    return value
 
 
 def emit(result: Any, *, as_json: bool, human: Callable[[], None] | None = None) -> None:

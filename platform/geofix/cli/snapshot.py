@@ -18,7 +18,7 @@ def build(
     dataset: Annotated[list[str], typer.Option("--dataset", help="Photo data set; repeatable.")],
     out: Annotated[Path, typer.Option(help="Directory to create.")],
     mode: Annotated[
-        str, typer.Option(help="blocks, or track for one continuous recording per sequence.")
+        str, typer.Option(help="blocks; track: one continuous recording per sequence; test: all test_unseen.")
     ] = "blocks",
     block_level: Annotated[int, typer.Option(help="S2 level of the blocks held out whole.")] = 13,
     cell_level: Annotated[int, typer.Option(help="S2 level at which test_seen needs a training photo.")] = 15,

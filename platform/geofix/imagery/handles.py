@@ -118,7 +118,7 @@ def open_raster(source: RasterSource) -> OpenRaster:
 
 
 def close_all() -> None:
-    """Close the rasters this thread has open (before files are replaced or deleted)."""
+    """Close the rasters this thread has open: due before files are replaced, deleted, or read again after that."""
     while _handles.open:
         _, opened = _handles.open.popitem()
         opened.dataset.close()

@@ -18,6 +18,9 @@ from geofix.imagery.handles import is_remote, local_path
 from geofix.imagery.sources import RasterError, RasterSource, XyzLayout
 from geofix.imagery.xyz import EXTENSIONS, MAX_TILE_PX, load_tile, needed_tiles, tile_bounds, tile_name
 
+BLANK_SHARE = 0.6
+"""Tiles with more than this share of blank pixels count as not there."""
+
 
 @dataclass(frozen=True)
 class TileIndex:
@@ -27,7 +30,7 @@ class TileIndex:
         layout: How the folder is laid out.
         tiles: Per zoom an int64 array (n, 2) of x and y, y counted from the north.
         bad: Relative path -> why the file is no usable tile.
-        blank: Relative paths of tiles that are mostly of the colour that stands for no imagery; not in `tiles`.
+        blank: Relative paths of tiles that hold next to no imagery; they are not in `tiles`.
     """
 
     layout: XyzLayout
@@ -46,7 +49,8 @@ def scan_pyramid(
 ) -> TileIndex:
     """List a local pyramid and look at the header of every tile.
 
-    With `blank_rgb` every tile is decoded. Memory is 16 bytes per tile. Files that are no tiles (a list beside them, say) are passed over.
+    With `blank_rgb` every tile is decoded. Memory is 16 bytes per tile.
+    Files that are no tiles (a list beside them, say) are passed over.
 
     Raises:
         RasterError: `no_tiles`.
@@ -139,9 +143,9 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _is_blank(root: Path, name: str, tile_px: int, blank_rgb: tuple[int, int, int]) -> bool:
-    """Whether more than half of a tile holds no imagery."""
+    """Whether most of a tile holds no imagery."""
     pixels = load_tile(str(root), name, tile_px, blank_rgb)
-    return pixels is not None and bool((pixels[..., 3] < 128).mean() > 0.5)
+    return pixels is not None and bool((pixels[..., 3] < 128).mean() > BLANK_SHARE)
 
 
 def _tile_problem(path: Path, root: Path, zoom: int, x: int, row: int) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from scipy.ndimage import binary_dilation, binary_opening
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from geofix.imagery.handles import is_remote, local_path
 from geofix.imagery.patches import Patch
@@ -22,6 +22,7 @@ RADIUS_M = 6378137.0
 MAX_LATITUDE = math.degrees(2 * math.atan(math.exp(math.pi)) - math.pi / 2)
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MAX_TILE_PX = 1024
+MARGIN_PX = 2
 MAX_TILES = 1024
 """Tiles put together for one square at most."""
 BLANK_TOLERANCE = 6
@@ -91,11 +92,11 @@ def needed_tiles(
     return [(x, y) for x in columns for y in rows]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def load_tile(
     root: str, name: str, tile_px: int, blank_rgb: tuple[int, int, int] | None = None
 ) -> NDArray[np.uint8] | None:
-    """RGBA pixels of a tile, (tile_px, tile_px, 4), transparent where blank; None where missing or damaged."""
+    """RGBA pixels of a tile, (tile_px, tile_px, 4), clear where blank; None where missing or damaged."""
     try:
         if is_remote(root):
             with fsspec.open(f"{root.rstrip('/')}/{name}", "rb") as stream:
@@ -108,6 +109,7 @@ def load_tile(
             pixels = np.array(image.convert("RGBA"))
             if blank_rgb is not None:
                 pixels[_blank(pixels, blank_rgb), 3] = 0
+            pixels.setflags(write=False)
             return pixels
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         return None
@@ -115,12 +117,13 @@ def load_tile(
 
 def _blank(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
     """Where a tile is filled with the colour that stands for no imagery."""
-    near = (np.abs(pixels[..., :3].astype(np.int16) - np.array(colour, np.int16)) <= BLANK_TOLERANCE).all(
-        axis=-1
-    )
-    opened: NDArray[np.bool_] = binary_opening(near, np.ones((BLANK_PX, BLANK_PX), bool))
-    grown: NDArray[np.bool_] = binary_dilation(opened, np.ones((2 * FRINGE_PX + 1,) * 2, bool))
-    return grown
+    step = np.abs(pixels[..., :3].astype(np.int16) - np.array(colour, np.int16))
+    near = np.asarray((step <= BLANK_TOLERANCE).all(axis=-1), bool)
+    if not near.any():
+        return near
+    core = minimum_filter(near.astype(np.uint8), size=BLANK_PX, mode="nearest")
+    grown = maximum_filter(core, size=BLANK_PX + 2 * FRINGE_PX, mode="nearest")
+    return np.asarray(grown, bool)
 
 
 def read_xyz(
@@ -142,18 +145,27 @@ def read_xyz(
             f"{source.uri}: a square of {len(tiles)} tiles at zoom {zoom}; at most {MAX_TILES} are read.",
             hint="Ask for a smaller square, or add coarser zooms to the pyramid.",
         )
-    x0, y0 = tiles[0]
     size = layout.tile_px
-    width, height = (tiles[-1][0] - x0 + 1) * size, (tiles[-1][1] - y0 + 1) * size
+    px, py = lonlat_to_pixel(lon, lat, zoom, size)
+    left, top = math.floor(px.min()) - MARGIN_PX, math.floor(py.min()) - MARGIN_PX
+    width, height = math.ceil(px.max()) + MARGIN_PX - left, math.ceil(py.max()) + MARGIN_PX - top
     rgb = np.zeros((3, height, width), np.float32)
     valid = np.zeros((height, width), bool)
     for x, y in tiles:
-        pixels = load_tile(source.uri, tile_name(layout, zoom, x, y), size, layout.blank_rgb)
+        name = tile_name(layout, zoom, x, y)
+        if not (is_remote(source.uri) or (local_path(source.uri) / name).is_file()):
+            continue  # would only push a tile out of the cache
+        pixels = load_tile(source.uri, name, size, layout.blank_rgb)
         if pixels is None:
             continue
-        rows = slice((y - y0) * size, (y - y0 + 1) * size)
-        columns = slice((x - x0) * size, (x - x0 + 1) * size)
-        seen = pixels[..., 3] >= 128
-        valid[rows, columns] = seen
-        rgb[:, rows, columns] = np.where(seen, np.moveaxis(pixels[..., :3], -1, 0), 0)
-    return Patch(rgb, valid, Affine.translation(x0 * size, y0 * size)) if valid.any() else None
+        # Where the tile's corner lies in the patch, and the part of the tile that the patch shows.
+        column, row = x * size - left, y * size - top
+        shown = pixels[max(0, -row) : height - row, max(0, -column) : width - column]
+        place = (
+            slice(max(0, row), max(0, row) + shown.shape[0]),
+            slice(max(0, column), max(0, column) + shown.shape[1]),
+        )
+        seen = shown[..., 3] >= 128
+        valid[place] = seen
+        rgb[:, *place] = np.where(seen, np.moveaxis(shown[..., :3], -1, 0), 0)
+    return Patch(rgb, valid, Affine.translation(left, top)) if valid.any() else None

@@ -13,7 +13,9 @@ from geofix.database.queries import aerial as queries
 from geofix.database.queries.aerial import Reject
 from geofix.errors import NotFoundError, UsageError
 from geofix.imagery.extents import Extent, read_extents
+from geofix.imagery.handles import close_all
 from geofix.imagery.sources import RasterError, RasterSource
+from geofix.imagery.xyz import load_tile
 from geofix.ingest.aerial_files import Item, Options, Stamp, describe_item, find_items, stamp_of
 from geofix.ingest.aerial_tiles import MissingTiles, missing_tiles, register_tiles
 from geofix.log import get_logger, progress
@@ -151,6 +153,9 @@ def _load(
     result: AerialResult,
 ) -> None:
     """Describe and merge one batch."""
+    # A handle from before a file was replaced would still show the old pixels.
+    close_all()
+    load_tile.cache_clear()
     rows, rejects, good = [], [], []
     for item in batch:
         try:

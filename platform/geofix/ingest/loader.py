@@ -41,7 +41,7 @@ class IngestResult:
     unchanged: int = 0
     rejected: int = 0
     rejects: str = "geofix.reject"
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     time_assumed_utc: int = 0
     regions: dict[str, queries.RegionCounts] = field(default_factory=dict)
 
@@ -164,7 +164,8 @@ class Loader:
         self.result.updated += updated
         self.result.unchanged += staged - inserted - updated
         self.result.rejected += len(rejects)
-        self.result.reasons.update(refusal.reason for _, refusal in rejects)
+        for reason, count in Counter(refusal.reason for _, refusal in rejects).items():
+            self.result.reasons[reason] = self.result.reasons.get(reason, 0) + count
 
 
 def _value(candidate: Candidate, outcome: Outcome | None, known: queries.Known | None) -> Values | Refusal:

@@ -39,7 +39,7 @@ class IngestPhotos(Specification):
 
 @register
 class IngestAerial(Specification):
-    """Rasters and tile pyramids as one source; with `level`, a tile for every cell too."""
+    """Rasters and tile pyramids as one source, and a tile for every cell they cover (not with level -1)."""
 
     kind: Literal["ingest"] = "ingest"
     what: Literal["aerial"] = "aerial"
@@ -54,7 +54,9 @@ class IngestAerial(Specification):
     blank_rgb: Structured[tuple[int, int, int] | None] = None
     licence: str | None = None
     attribution: str | None = None
-    level: int | None = Field(None, ge=1, le=24)
+    tiles_level: int = Field(16, ge=-1, le=24)
+    side_m: float = Field(154.0, gt=0)
+    min_coverage: float = Field(0.5, ge=0, le=1)
 
     def run(self, work: Work) -> dict[str, Any]:
         """Register; rasters that an earlier attempt committed are left alone."""
@@ -62,10 +64,12 @@ class IngestAerial(Specification):
 
         from geofix.ingest.aerial import ingest_aerial, register_tiles
 
-        given = self.model_dump(exclude={"kind", "what", "level"})
+        tiles = {"side_m": self.side_m, "min_coverage": self.min_coverage}
+        given = self.model_dump(exclude={"kind", "what", "tiles_level", *tiles})
         result = asdict(ingest_aerial(work.conn, **given))
-        if self.level is not None:
-            result["tiles"] = asdict(register_tiles(work.conn, source=self.source, level=self.level))
+        if self.tiles_level >= 0:
+            made = register_tiles(work.conn, source=self.source, level=self.tiles_level, **tiles)
+            result["tiles"] = asdict(made)
         return result
 
 
@@ -79,7 +83,7 @@ class IngestRegions(Specification):
     level: str
     code_field: str
     name_field: str
-    dataset: str
+    dataset: str | None = None
     layer: str | None = None
     crs: str | None = None
     licence: str | None = None
@@ -89,6 +93,12 @@ class IngestRegions(Specification):
         """Load in one transaction, which ends with the job."""
         from dataclasses import asdict
 
+        from geofix.database.queries.photos import assign_regions
         from geofix.ingest.regions import ingest_regions
 
-        return asdict(ingest_regions(work.conn, **self.model_dump(exclude={"kind", "what"})))
+        given = self.model_dump(exclude={"kind", "what"})
+        given["dataset"] = self.dataset or self.path.name.split(".")[0]
+        result = ingest_regions(work.conn, **given)
+        if result.written:
+            assign_regions(work.conn, levels=[self.level])
+        return asdict(result)

@@ -77,10 +77,10 @@ class Specification(BaseModel, ABC):
 
 
 _registry: dict[str, dict[str, type[Specification]]] = {}
-Spec = TypeVar("Spec", bound=type[Specification])
+Spec = TypeVar("Spec", bound=Specification)
 
 
-def register(cls: Spec) -> Spec:
+def register(cls: type[Spec]) -> type[Spec]:
     """Offer a kind: a class decorator."""
     fields = cls.model_fields
     kind = fields["kind"].default

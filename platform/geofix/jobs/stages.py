@@ -1,4 +1,4 @@
-"""Jobs from snapshot to answer. Functions are imported when they run: submitting needs neither torch nor GDAL."""
+"""Jobs from snapshot to answer. What they call is imported when they run: submitting needs no torch."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from geofix.errors import UsageError
+from geofix.imagery.transforms import Fit
 from geofix.models.config import EncoderConfig
 from geofix.models.encoder import build_encoder
 from geofix.models.manifest import ModelManifest
@@ -22,6 +23,7 @@ def create_model(
     weights: str | None = None,
     sha256: str | None = None,
     size: int | None = None,
+    fit: Fit | None = None,
     mean: float | None = None,
     std: float | None = None,
     trunk_options: dict[str, Any] | None = None,
@@ -38,6 +40,7 @@ def create_model(
         weights: Local path or fsspec URI of a state dict; None: random weights of `seed`.
         sha256: Expected hash of the weights.
         size: Input side in pixels.
+        fit: `center` crops the middle, `squash` keeps the whole frame; None: the trunk's own.
         mean: Replaces the mean of every channel that timm's configuration names.
         std: Likewise the deviation.
         trunk_options: Further arguments of timm.create_model.
@@ -66,12 +69,13 @@ def create_model(
         raise UsageError(
             f"{'.'.join(map(str, first['loc']))}: {first['msg']} ({first.get('input')!r})."
         ) from error
-    if mean is not None or std is not None:
+    if mean is not None or std is not None or fit is not None:
         resolved = build_encoder(config, load_weights=False).transform
         changed = replace(
             resolved,
             mean=resolved.mean if mean is None else (mean,) * 3,
             std=resolved.std if std is None else (std,) * 3,
+            fit=fit or resolved.fit,
         )
         config = config.model_copy(update={"input": changed, "image_size": None})
     encoder = build_encoder(config)

@@ -29,7 +29,7 @@ from geofix.spatial import s2
 SPLITS = ("train", "val", "test_seen", "test_unseen")
 BUFFER_MARGIN = 1.01
 
-Mode = Literal["blocks", "track"]
+Mode = Literal["blocks", "track", "test"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class SplitConfig:
         gap_s: Track mode: seconds dropped on both sides of a seen test or val stretch.
         stretch_s: Track mode: wanted length of one such stretch, seconds.
         seed: Same seed and photos, same split, whatever their order.
-        mode: "blocks", or "track" for one continuous recording per sequence.
+        mode: "blocks"; "track" for one continuous recording per sequence; "test" makes every photo test_unseen,
+            for codes that no photo takes part in.
     """
 
     block_level: int = 13
@@ -71,8 +72,8 @@ class SplitConfig:
             )
         if self.buffer_m < 0 or self.gap_s < 0 or self.stretch_s <= 0:
             raise UsageError("buffer_m and gap_s must be >= 0, stretch_s > 0.")
-        if self.mode not in ("blocks", "track"):
-            raise UsageError(f"Split mode {self.mode!r} must be 'blocks' or 'track'.")
+        if self.mode not in ("blocks", "track", "test"):
+            raise UsageError(f"Split mode {self.mode!r} must be 'blocks', 'track' or 'test'.")
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def _split_ordered(
         labels, reason, unseen = split_blocks(
             points, block, cell, group, test=config.test, val=config.val, buffer_m=buffer_m, rng=rng
         )
+    elif config.mode == "test":
+        n = len(photos)
+        labels, reason, unseen = np.full(n, "test_unseen"), np.full(n, "", dtype="<U8"), np.ones(n, dtype=bool)
     else:
         labels, reason, unseen = split_tracks(
             points,

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from geofix.world import tables as t
 from geofix.world.materials import foliage_rgb
-from geofix.world.noise import F32, grain, noise_tile, rng_for
+from geofix.world.noise import F32, Mask, grain, noise_tile, rng_for
 from geofix.world.scene import Scene
 from geofix.world.surface import Season, ground_colour, shade
 from geofix.world.tables import Boxes, Sprites
@@ -57,9 +57,7 @@ class Canvas:
         return (slice(r0, r1), slice(c0, c1)), dx[None], dy[:, None]
 
 
-def render_aerial(
-    scene: Scene, flight: Flight, step_m: float, seed: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def render_aerial(scene: Scene, flight: Flight, step_m: float, seed: int) -> tuple[NDArray[np.uint8], Mask]:
     """Orthophoto (n, n, 3) of the square around the patch, and which pixels lie inside the patch."""
     n = int(np.ceil(2 * scene.patch.half_extent / step_m))
     half = n * step_m / 2

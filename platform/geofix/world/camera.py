@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geofix.world.noise import F32
+from geofix.world.noise import F32, rgb_of
 from geofix.world.surface import Season
 
 
@@ -50,7 +50,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Sun, sky and air: `sun` is a unit vector in grid axes, `direct` its share of the light (0 when overcast)."""
+    """Sun, sky and air: `sun` is a unit vector in grid axes, `direct` its share of the light."""
 
     sun: tuple[float, float, float]
     direct: float
@@ -68,18 +68,14 @@ class Light:
     @property
     def horizon_rgb(self) -> F32:
         """Colour of the sky at the horizon, and of haze."""
-        clear = np.float32([0.74, 0.83, 0.92]) * (1 - self.warm) + np.float32([0.95, 0.78, 0.6]) * self.warm
-        return (
-            np.asarray(clear + (np.float32([0.78, 0.79, 0.8]) - clear) * self.cloud, np.float32) * self.level
-        )
+        clear = rgb_of([0.74, 0.83, 0.92]) * (1 - self.warm) + rgb_of([0.95, 0.78, 0.6]) * self.warm
+        return np.asarray(clear + (rgb_of([0.78, 0.79, 0.8]) - clear) * self.cloud, np.float32) * self.level
 
     @property
     def zenith_rgb(self) -> F32:
         """Colour of the sky overhead."""
-        clear = np.float32([0.25, 0.46, 0.78])
-        return (
-            np.asarray(clear + (np.float32([0.62, 0.64, 0.67]) - clear) * self.cloud, np.float32) * self.level
-        )
+        clear = rgb_of([0.25, 0.46, 0.78])
+        return np.asarray(clear + (rgb_of([0.62, 0.64, 0.67]) - clear) * self.cloud, np.float32) * self.level
 
     @property
     def level(self) -> float:

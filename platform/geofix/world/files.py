@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 from rasterio.transform import from_origin
 
+from geofix.world.noise import Mask
 from geofix.world.plan import CAMERAS, Shot
 from geofix.world.terrain import COUNTRIES, CRS, Continent, Patch
 
@@ -90,9 +91,7 @@ def write_photo(root: Path, shot: Shot, pixels: NDArray[np.uint8]) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def write_cog(
-    path: Path, pixels: NDArray[np.uint8], inside: NDArray[np.bool_], patch: Patch, step_m: float
-) -> None:
+def write_cog(path: Path, pixels: NDArray[np.uint8], inside: Mask, patch: Patch, step_m: float) -> None:
     """A JPEG-compressed cloud-optimised GeoTIFF with overviews and a mask of what lies outside the patch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.tif")
@@ -100,8 +99,8 @@ def write_cog(
     half = n * step_m / 2
     profile = {
         "driver": "COG", "width": n, "height": n, "count": 3, "dtype": "uint8", "crs": CRS,
-        "transform": from_origin(patch.x - half, patch.y + half, step_m, step_m), "compress": "JPEG", "quality": 88,
-        "blocksize": 256, "overview_resampling": "average",
+        "transform": from_origin(patch.x - half, patch.y + half, step_m, step_m), "compress": "JPEG",
+        "quality": 88, "blocksize": 256, "overview_resampling": "average",
     }  # fmt: skip
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=1),
@@ -166,6 +165,6 @@ def write_table(path: Path, shots: Iterable[Shot]) -> None:
                     model,
                     LICENCE,
                     "Mini continent survey",
-                )  # fmt: skip
+                )
             )
     part.replace(path)

@@ -9,7 +9,7 @@ import numpy as np
 from geofix.world import tables as t
 from geofix.world.camera import Camera, Light
 from geofix.world.materials import crown_colour, roof_colour, sprite_colour, wall_colour
-from geofix.world.noise import F32, F64, grain, noise_tile
+from geofix.world.noise import F32, F64, I32, grain, noise_tile, rgb_of
 from geofix.world.scene import Scene
 from geofix.world.spans import FAR_M, ROOF, Pixels, Spans, box_spans, spread, sprite_spans
 from geofix.world.surface import ground_colour, shade
@@ -27,7 +27,7 @@ class View:
     sprites: Sprites
 
 
-def _near(tree_points: F64, camera: Camera, reach: np.ndarray, most: int) -> np.ndarray:
+def _near(tree_points: F64, camera: Camera, reach: np.ndarray, most: int) -> I32:
     """Indices of the `most` nearest points inside the widened field of view."""
     if len(tree_points) == 0:
         return np.zeros(0, dtype=int)
@@ -66,9 +66,14 @@ def gather(
 
 
 def render(
-    scene: Scene, camera: Camera, light: Light, epoch: int, size: tuple[int, int],
-    extra_boxes: Boxes | None = None, extra: Sprites | None = None,
-) -> F32:  # fmt: skip
+    scene: Scene,
+    camera: Camera,
+    light: Light,
+    epoch: int,
+    size: tuple[int, int],
+    extra_boxes: Boxes | None = None,
+    extra: Sprites | None = None,
+) -> F32:
     """The light that reaches the sensor, (height, width, 3), about 0..1; SAMPLES squared rays per pixel."""
     width, height = size[0] * SAMPLES, size[1] * SAMPLES
     per_slope, horizon = camera.pixels_per_slope(width), camera.horizon * height
@@ -100,18 +105,18 @@ def _sky(image: F32, scene: Scene, camera: Camera, light: Light, horizon: float,
     reach = 1 / (up + 0.22)
     puff = grain(noise_tile(1.4, 5), 40 * azimuth[None] + 35 * reach, 60 * reach + 90 * light.haze_m)
     cover = np.clip((puff + 1.6 * light.cloud - 0.75) * 2.2, 0, 1) * (0.35 + 0.45 * np.clip(up * 4, 0, 1))
-    cloud = np.float32([0.93, 0.93, 0.95]) * light.level * (1 - 0.22 * light.cloud)
+    cloud = rgb_of([0.93, 0.93, 0.95]) * light.level * (1 - 0.22 * light.cloud)
     image += (cloud - image) * cover[..., None]
     hill = scene.hills[(azimuth * 720 / (2 * np.pi)).astype(int) % 720]
     ridge = up < hill[None] + 0.004 * grain(noise_tile(0.8, 6), azimuth * 600, azimuth * 0)[None]
-    far = light.horizon_rgb * 0.55 + np.float32([0.24, 0.31, 0.27]) * 0.45 * light.level
+    far = light.horizon_rgb * 0.55 + rgb_of([0.24, 0.31, 0.27]) * 0.45 * light.level
     image[ridge] = far
 
 
 def _ground(
     image: F32, scene: Scene, camera: Camera, light: Light, epoch: int, first: float, per_slope: float
 ) -> None:
-    rows, width = image.shape[:2]
+    rows, width = image.shape[0], image.shape[1] // SAMPLES
     if rows == 0:
         return
     _, dx, dy = camera.columns(width)
@@ -126,7 +131,8 @@ def _ground(
         dark = shade(scene.surface, x[near], y[near], light.sun, epoch)
         bright[near[dark]] = light.ambient * 0.82
     rgb *= bright[:, None]
-    image[:] = _haze(rgb, np.broadcast_to(depth, (rows, width)).ravel(), light).reshape(rows, width, 3)
+    hazy = _haze(rgb, np.broadcast_to(depth, (rows, width)).ravel(), light).reshape(rows, width, 3)
+    image[:] = np.repeat(hazy, SAMPLES, axis=1)
 
 
 def _haze(rgb: F32, depth: F32, light: Light) -> F32:
@@ -150,10 +156,12 @@ def _paint(
     is_box = span < boxes_end
     lit = light.on(spans.nx[span], spans.ny[span], np.where(material == ROOF, 0.75, 0.0).astype(np.float32))
     for mask, kind in (
-        (is_box & (material == t.BUILDING), "wall"), (is_box & (material == ROOF), "roof"),
+        (is_box & (material == t.BUILDING), "wall"),
+        (is_box & (material == ROOF), "roof"),
         (is_box & (material != t.BUILDING) & (material != ROOF), "low"),
-        (~is_box & ((material == t.LEAF) | (material == t.NEEDLE)), "crown"), (~is_box & (material > t.NEEDLE), "other"),
-    ):  # fmt: skip
+        (~is_box & ((material == t.LEAF) | (material == t.NEEDLE)), "crown"),
+        (~is_box & (material > t.NEEDLE), "other"),
+    ):
         i = np.flatnonzero(mask)
         if len(i) == 0:
             continue
@@ -171,7 +179,7 @@ def _paint(
     image[at] = _haze(rgb, depth, light)
 
 
-def _solid(spans: Spans, pixels: Pixels, z: F32, view: View, light: Light) -> np.ndarray:
+def _solid(spans: Spans, pixels: Pixels, z: F32, view: View, light: Light) -> I32:
     """Indices of pixels that are not holes: crowns are ragged, and thin out in winter; fences have gaps."""
     material = spans.material[pixels.span]
     keep = np.ones(len(material), dtype=bool)

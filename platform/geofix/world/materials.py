@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geofix.world import tables as t
 from geofix.world.camera import Light
-from geofix.world.noise import F32, grain, noise_tile
+from geofix.world.noise import F32, I32, Mask, grain, noise_tile, rgb_of
 from geofix.world.surface import Season
 from geofix.world.tables import Boxes, Sprites
 
@@ -23,9 +22,7 @@ WINDOWS = np.array(
 TIMBERED, BALCONIES = 6, 7
 
 
-def wall_colour(
-    boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32, light: F32, near: F32
-) -> F32:
+def wall_colour(boxes: Boxes, row: I32, s: F32, z: F32, half: F32, light: F32, near: F32) -> F32:
     """Facades: windows, frames, shutters, doors, shop fronts with sign bands, plinths, eaves."""
     rgb = boxes.wall[row].copy()
     key, style = boxes.key[row], boxes.window[row]
@@ -58,42 +55,38 @@ def wall_colour(
 
 def _glass(s: F32, z: F32, key: F32) -> F32:
     dark = 0.16 + 0.16 * ((np.floor(z / 3) * 7.3 + np.floor(s / 2.5) * 3.1 + 41 * key) % 1.0)
-    return (dark[:, None] * np.float32([0.85, 1.0, 1.2])).astype(np.float32)
+    return np.asarray(dark[:, None] * rgb_of([0.85, 1.0, 1.2]), np.float32)
 
 
-def _shop_front(
-    rgb: F32, boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, half: F32, ground: NDArray[np.bool_]
-) -> None:
+def _shop_front(rgb: F32, boxes: Boxes, row: I32, s: F32, z: F32, half: F32, ground: Mask) -> None:
     window = ground & (z > 0.5) & (z < 2.4) & (np.abs(s) < half - 0.4)
-    rgb[window] = (
-        np.float32([0.2, 0.23, 0.26]) + 0.08 * (np.abs((s[window] / 2.8) % 1.0 - 0.5) < 0.04)[:, None]
-    )
+    rgb[window] = rgb_of([0.2, 0.23, 0.26]) + 0.08 * (np.abs((s[window] / 2.8) % 1.0 - 0.5) < 0.04)[:, None]
     band = np.flatnonzero(ground & (z > 2.55))
     bit = (boxes.code[row[band]] >> (np.floor(s[band] / 0.7).astype(np.int32) % 9)) & 1
     letters = (bit == 1) & (z[band] > 2.75) & (z[band] < 3.2)
     rgb[band] = np.where(letters[:, None], 0.95 - 0.6 * boxes.shop[row[band]], boxes.shop[row[band]])
 
 
-def roof_colour(boxes: Boxes, row: NDArray[np.int32], s: F32, z: F32, light: F32, season: Season) -> F32:
+def roof_colour(boxes: Boxes, row: I32, s: F32, z: F32, light: F32, season: Season) -> F32:
     """Tiles in rows; snow lies on them in winter."""
     rgb = boxes.roof[row] * (1 + 0.09 * grain(noise_tile(0.4, 3), s * 5, z * 14))[:, None]
-    rgb += (np.float32([0.88, 0.9, 0.93]) - rgb) * np.float32(0.85 * season.snow)
+    rgb += (rgb_of([0.88, 0.9, 0.93]) - rgb) * 0.85 * season.snow
     return np.asarray(rgb * light[:, None], np.float32)
 
 
-def foliage_rgb(sprites: Sprites, row: NDArray[np.int32], season: Season) -> F32:
+def foliage_rgb(sprites: Sprites, row: I32, season: Season) -> F32:
     """Crown colours in a season, both views; conifers stay green."""
     rgb, key = sprites.rgb[row].copy(), sprites.key[row]
     leafy = sprites.material[row] == t.LEAF
     turned = np.clip(season.autumn * 1.5 - 0.5 * key, 0, 1) * leafy
-    gold = np.float32([0.72, 0.45, 0.13]) + (key[:, None] - 0.5) * np.float32([0.2, -0.35, 0.05])
+    gold = rgb_of([0.72, 0.45, 0.13]) + (key[:, None] - 0.5) * rgb_of([0.2, -0.35, 0.05])
     rgb += (gold - rgb) * (0.8 * turned)[:, None]
     bare = season.winter * leafy
-    rgb += (np.float32([0.34, 0.29, 0.24]) - rgb) * (0.85 * bare)[:, None]
-    return np.asarray(rgb + (np.float32([0.85, 0.87, 0.9]) - rgb) * np.float32(0.4 * season.snow), np.float32)
+    rgb += (rgb_of([0.34, 0.29, 0.24]) - rgb) * (0.85 * bare)[:, None]
+    return np.asarray(rgb + (rgb_of([0.85, 0.87, 0.9]) - rgb) * 0.4 * season.snow, np.float32)
 
 
-def crown_colour(sprites: Sprites, row: NDArray[np.int32], s: F32, z: F32, light: Light) -> F32:
+def crown_colour(sprites: Sprites, row: I32, s: F32, z: F32, light: Light) -> F32:
     """Crowns: lit from above, mottled."""
     lo, hi, half = sprites.lo[row], sprites.hi[row], sprites.half[row]
     up = np.clip((z - lo) / (hi - lo), 0, 1)
@@ -104,7 +97,7 @@ def crown_colour(sprites: Sprites, row: NDArray[np.int32], s: F32, z: F32, light
     return foliage_rgb(sprites, row, light.season) * (bright * (1 + 0.38 * mottle))[:, None]
 
 
-def sprite_colour(sprites: Sprites, row: NDArray[np.int32], s: F32, z: F32, light: Light) -> F32:
+def sprite_colour(sprites: Sprites, row: I32, s: F32, z: F32, light: Light) -> F32:
     """Trunks, poles, signs with their glyphs, lamps, people."""
     rgb = sprites.rgb[row].copy()
     half, material = sprites.half[row], sprites.material[row]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I32 = NDArray[np.int32]
+F32 = NDArray[np.floating[Any]]  # single precision by intent
+F64 = NDArray[np.floating[Any]]  # double precision by intent
+I32 = NDArray[np.integer[Any]]
+Mask = NDArray[np.bool_]
 TILE = 256
 
 
@@ -40,7 +42,7 @@ class Field:
         total = np.zeros(np.broadcast(x, y).shape)
         for kx, ky, phase in zip(self.kx, self.ky, self.phase, strict=True):
             total += np.cos(kx * x + ky * y + phase)
-        return total * np.sqrt(2.0 / len(self.kx))
+        return np.asarray(total * np.sqrt(2.0 / len(self.kx)))
 
 
 def harmonics(rng: np.random.Generator, samples: int, first: int, last: int, slope: float) -> F64:
@@ -66,3 +68,8 @@ def noise_tile(slope: float, key: int = 0) -> F32:
 def grain(tile: F32, u: F32, v: F32) -> F32:
     """Texture values at tile pixel coordinates `u`, `v` (nearest, wrapping)."""
     return tile.ravel()[(v.astype(np.int32) & (TILE - 1)) * TILE + (u.astype(np.int32) & (TILE - 1))]
+
+
+def rgb_of(values: list[float]) -> NDArray[np.float32]:
+    """A colour as a single-precision array."""
+    return np.array(values, dtype=np.float32)

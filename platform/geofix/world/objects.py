@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from geofix.world import tables as t
-from geofix.world.noise import F64
+from geofix.world.land import CHANGED, Coast
+from geofix.world.noise import F64, I32, Mask
 from geofix.world.roads import MAIN, TRACK, Roads, Town
 from geofix.world.styles import Country, Districts
-from geofix.world.surface import CHANGED, Coast, Surface
+from geofix.world.surface import Surface
 from geofix.world.tables import Boxes, Sprites
 
 
@@ -26,14 +27,14 @@ class Site:
     surface: Surface
     half_m: float
 
-    def district(self, rng: np.random.Generator, x: F64, y: F64) -> np.ndarray:
+    def district(self, rng: np.random.Generator, x: F64, y: F64) -> I32:
         """District of each object; borders are soft to about 30 m."""
         shift = rng.normal(0, 30, (2, len(x)))
         return self.districts.at(x + shift[0], y + shift[1])
 
 
 def stations(roads: Roads, step_m: float) -> dict[str, np.ndarray]:
-    """Points every `step_m` along all roads: x, y, unit direction ux, uy, edge, distance to the nearer end."""
+    """Points every `step_m` along all roads: x, y, unit direction ux, uy, edge, metres to the nearer end."""
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("x", "y", "ux", "uy", "edge", "end")}
     for e, line in enumerate(roads.lines):
         leg = np.diff(line, axis=0)
@@ -49,7 +50,7 @@ def stations(roads: Roads, step_m: float) -> dict[str, np.ndarray]:
     return {k: np.concatenate(v) for k, v in columns.items()}
 
 
-def change(rng: np.random.Generator, n: int) -> np.ndarray:
+def change(rng: np.random.Generator, n: int) -> Mask:
     """Alive per epoch (n, 2): a tenth of all objects is gone or new at the second date."""
     alive = np.ones((n, 2), dtype=bool)
     draw = rng.random(n)
@@ -99,16 +100,29 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
         roof, rise = np.full_like(roof, 0.45), 0 * rise
     window = np.where(rng.random(n) < 0.75, d.window[of], rng.integers(0, 8, n))
     return Boxes.make(
-        n, x=bx[pick], y=by[pick], ux=ridge_x, uy=ridge_y, hx=np.where(across, hy, hx), hy=np.where(across, hx, hy),
-        eave=floors * 3.0 + rng.uniform(0.2, 0.8, n), rise=rise, material=np.full(n, t.BUILDING),
-        wall=np.clip(wall, 0.03, 1), roof=np.clip(roof, 0.03, 1), trim=d.trim[of],
-        shop=d.shop[of, rng.integers(0, 2, n)] * rng.normal(1, 0.08, (n, 1)), has_shop=shop,
-        window=window if ground_only else np.full(n, 8), code=d.glyph[of] ^ np.where(rng.random(n) < 0.5, 0, 21),
-        key=rng.random(n), alive=change(rng, n),
-    )  # fmt: skip
+        n,
+        x=bx[pick],
+        y=by[pick],
+        ux=ridge_x,
+        uy=ridge_y,
+        hx=np.where(across, hy, hx),
+        hy=np.where(across, hx, hy),
+        eave=floors * 3.0 + rng.uniform(0.2, 0.8, n),
+        rise=rise,
+        material=np.full(n, t.BUILDING),
+        wall=np.clip(wall, 0.03, 1),
+        roof=np.clip(roof, 0.03, 1),
+        trim=d.trim[of],
+        shop=d.shop[of, rng.integers(0, 2, n)] * rng.normal(1, 0.08, (n, 1)),
+        has_shop=shop,
+        window=window if ground_only else np.full(n, 8),
+        code=d.glyph[of] ^ np.where(rng.random(n) < 0.5, 0, 21),
+        key=rng.random(n),
+        alive=change(rng, n),
+    )
 
 
-def _free(x: F64, y: F64, ux: F64, uy: F64, hx: F64, hy: F64, site: Site) -> np.ndarray:
+def _free(x: F64, y: F64, ux: F64, uy: F64, hx: F64, hy: F64, site: Site) -> I32:
     """Indices of boxes that touch no road and no box before them; sampled every 1.5 m."""
     size = int(2 * site.half_m)
     taken = np.zeros((size, size), dtype=bool)
@@ -151,10 +165,22 @@ def make_fences(rng: np.random.Generator, site: Site, *, ground_only: bool, shar
     )
     height = np.select([kind == 1, kind == 2, kind == 3], [1.5, 1.05, 1.7], 1.2) * rng.uniform(0.85, 1.2, n)
     return Boxes.make(
-        n, x=fx[keep], y=fy[keep], ux=ux[keep], uy=uy[keep], hx=np.full(n, 3.4),
-        hy=np.where(kind == 1, 0.55, 0.08), eave=height, material=material, wall=rgb, roof=rgb,
-        trim=d.trim[of], window=kind, key=rng.random(n), alive=change(rng, n),
-    )  # fmt: skip
+        n,
+        x=fx[keep],
+        y=fy[keep],
+        ux=ux[keep],
+        uy=uy[keep],
+        hx=np.full(n, 3.4),
+        hy=np.where(kind == 1, 0.55, 0.08),
+        eave=height,
+        material=material,
+        wall=rgb,
+        roof=rgb,
+        trim=d.trim[of],
+        window=kind,
+        key=rng.random(n),
+        alive=change(rng, n),
+    )
 
 
 def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
@@ -185,7 +211,7 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
                 rgb=pole,
                 material=np.full(n, t.POLE),
                 alive=alive,
-            )  # fmt: skip
+            )
         )
         if is_sign:
             size = rng.uniform(0.38, 0.6, n) * np.where(rng.random(n) < 0.2, 1.8, 1)
@@ -206,7 +232,7 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
                     rgb2=d.sign[of, 1],
                     code=code,
                     alive=alive,
-                )  # fmt: skip
+                )
             )
         else:
             parts.append(
@@ -221,6 +247,6 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
                     shape=np.full(n, t.ELLIPSE),
                     material=np.full(n, t.LAMP),
                     alive=alive,
-                )  # fmt: skip
+                )
             )
     return Sprites.join(parts)

@@ -7,11 +7,10 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geofix.spatial import s2
 from geofix.world.camera import Camera
-from geofix.world.noise import F64, rng_for
+from geofix.world.noise import F64, I32, rng_for
 from geofix.world.objects import Site, stations
 from geofix.world.terrain import Patch, lonlat, true_azimuth
 
@@ -22,9 +21,13 @@ FIRST_DAY, DAYS = dt.datetime(2018, 1, 1, tzinfo=dt.UTC), 2556
 CHANGE_DAY = dt.datetime(2021, 7, 1, tzinfo=dt.UTC)
 # make, model, horizontal field of view in degrees, noise, JPEG quality
 CAMERAS = (
-    ("Norvik", "NV-7 Dash", 92.0, 1.2, 82), ("Norvik", "NV-9", 88.0, 0.8, 88), ("Halden", "H2 Action", 94.0, 1.0, 85),
-    ("Pellmar", "P30", 86.0, 0.7, 90), ("Pellmar", "P12 lite", 90.0, 1.6, 80), ("Okari", "Surround One", 90.0, 1.0, 86),
-)  # fmt: skip
+    ("Norvik", "NV-7 Dash", 92.0, 1.2, 82),
+    ("Norvik", "NV-9", 88.0, 0.8, 88),
+    ("Halden", "H2 Action", 94.0, 1.0, 85),
+    ("Pellmar", "P30", 86.0, 0.7, 90),
+    ("Pellmar", "P12 lite", 90.0, 1.6, 80),
+    ("Okari", "Surround One", 90.0, 1.0, 86),
+)
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ class Demand:
     site: Site
     patch: Patch
     station: dict[str, np.ndarray]
-    cell: NDArray[np.int64]
+    cell: I32
     weight: F64
 
 
 def demand(site: Site, patch: Patch, seed: int) -> Demand:
-    """Relative photo counts per cell: lognormal, higher where it is built up, none in some blocks and cells."""
+    """Relative photo counts per cell: lognormal, higher where it is built up, none in some places."""
     s = stations(site.roads, 6.0)
     inside = patch.contains(s["x"], s["y"], INSET_M)
     s = {k: v[inside] for k, v in s.items()}
@@ -81,7 +84,7 @@ def demand(site: Site, patch: Patch, seed: int) -> Demand:
     return Demand(site, patch, s, cell.astype(np.int64), weight)
 
 
-def share_out(demands: list[Demand], photos: int) -> list[NDArray[np.int64]]:
+def share_out(demands: list[Demand], photos: int) -> list[I32]:
     """Whole numbers of photos per cell and patch that add up to `photos`."""
     weight = np.concatenate([d.weight for d in demands])
     want = weight * photos / weight.sum()
@@ -138,7 +141,7 @@ class _Walker:
         return None
 
 
-def plan_patch(want: Demand, count: NDArray[np.int64], seed: int) -> list[Shot]:
+def plan_patch(want: Demand, count: I32, seed: int) -> list[Shot]:
     """Sequences that together take exactly `count` photos in each cell of the patch."""
     remaining = count.copy()
     stations_in = np.bincount(want.cell, minlength=len(count))
@@ -157,7 +160,7 @@ class _CellLookup:
     """Cell of a road position, that of the nearest station along its edge."""
 
     def __init__(self, want: Demand) -> None:
-        self.first: dict[int, tuple[F64, NDArray[np.int64]]] = {}
+        self.first: dict[int, tuple[F64, I32]] = {}
         edges = want.station["edge"].astype(int)
         points = np.c_[want.station["x"], want.station["y"]]
         for e in np.unique(edges):
@@ -190,7 +193,7 @@ class _Draft:
 
 def _sequence(
     rng: np.random.Generator, want: Demand, walker: _Walker, cell_of: _CellLookup,
-    remaining: NDArray[np.int64], start: int, sequence: int,
+    remaining: I32, start: int, sequence: int,
 ) -> list[_Draft]:  # fmt: skip
     drafts: list[_Draft] = []
     edge, way = int(want.station["edge"][start]), int(rng.choice([-1, 1]))
@@ -285,6 +288,6 @@ def _finish(drafts: list[_Draft], want: Demand, seed: int) -> list[Shot]:
                 float(np.degrees(np.arctan2(unit[i, 0], unit[i, 1]))),
                 d.lateral,
                 float(want.site.roads.half_width[d.edge]),
-            )  # fmt: skip
+            )
         )
     return shots

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geofix.world.noise import F64, Field
+from geofix.world.noise import F64, I32, Field
 
+Distance = Callable[[F64, F64], F64]
 TRACK, STREET, MAIN = 0, 1, 2
 HALF_WIDTH_M = (1.9, 2.9, 4.1)
 SUBDIVISION = 5
@@ -23,13 +24,13 @@ class Roads:
     """
 
     nodes: F64
-    ends: NDArray[np.int64]
+    ends: I32
     lines: F64
-    kind: NDArray[np.int64]
+    kind: I32
     half_width: F64
     paved: F64
 
-    def degree(self) -> NDArray[np.int64]:
+    def degree(self) -> I32:
         """Number of edges at each node."""
         return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
 
@@ -65,17 +66,17 @@ def make_town(rng: np.random.Generator, kind: str, half_m: float) -> Town:
     )
 
 
-def make_roads(rng: np.random.Generator, town: Town, coast_m: Field | object, half_m: float) -> Roads:
-    """Roads over the square of half side `half_m`; `coast_m(x, y)` is the distance to the sea, negative in it."""
+def make_roads(rng: np.random.Generator, town: Town, coast_m: Distance, half_m: float) -> Roads:
+    """Roads over the square of half side `half_m`; `coast_m` gives metres to the sea, negative in it."""
     gap = rng.uniform(72, 98)
     turn = rng.uniform(0, np.pi / 2)
     warp = [
         (Field.random(rng, 520.0), Field.random(rng, 520.0)),
         (Field.random(rng, 210.0), Field.random(rng, 210.0)),
     ]
-    amplitude = (rng.uniform(14, 34), rng.uniform(4, 9))
+    amplitude = (rng.uniform(10, 25), rng.uniform(3, 7))
     count = int(np.ceil(1.45 * half_m / gap))
-    ticks = np.arange(-count, count + 1)
+    ticks = np.arange(-count, count + 1).astype(float)
 
     def place(i: F64, j: F64) -> F64:
         px, py = i * gap, j * gap
@@ -102,9 +103,11 @@ def make_roads(rng: np.random.Generator, town: Town, coast_m: Field | object, ha
         street = (built > 0.22) & (chance < 0.9)
         track = (row % 2 == 0) & (chance < 0.4)
         kind = np.where(through, MAIN, np.where(street, STREET, np.where(track, TRACK, -1)))
-        lines.append(line), ends.append(np.c_[a, b]), kinds.append(kind)
+        lines.append(line)
+        ends.append(np.c_[a, b])
+        kinds.append(kind)
     line, end, kind = np.concatenate(lines), np.concatenate(ends), np.concatenate(kinds)
-    dry = coast_m(line[..., 0], line[..., 1]).min(axis=1) > 16.0  # type: ignore[operator]
+    dry = coast_m(line[..., 0], line[..., 1]).min(axis=1) > 16.0
     keep = (kind >= 0) & (np.abs(line).max(axis=(1, 2)) < half_m) & dry
     line, end, kind = line[keep], end[keep], kind[keep]
     mid = line[:, SUBDIVISION // 2]

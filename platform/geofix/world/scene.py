@@ -8,11 +8,12 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from geofix.world import tables as t
-from geofix.world.noise import F64, harmonics, rng_for
+from geofix.world.land import make_coast
+from geofix.world.noise import F32, F64, harmonics, rng_for
 from geofix.world.objects import Site, make_buildings, make_fences, make_furniture
 from geofix.world.roads import make_roads, make_town
 from geofix.world.styles import STYLES, make_districts
-from geofix.world.surface import STEP_M, Surface, make_coast, make_surface
+from geofix.world.surface import STEP_M, Surface, make_surface
 from geofix.world.tables import Boxes, Sprites
 from geofix.world.terrain import Continent, Patch, land_mask
 from geofix.world.trees import make_trees
@@ -83,7 +84,7 @@ def build_scene(continent: Continent, patch: Patch, seed: int, without: Without 
 _REQUIRED = ("x", "y", "hi", "half", "material")
 
 
-def _heights(site: Site, boxes: Boxes, sprites: Sprites, epoch: int) -> np.ndarray:
+def _heights(site: Site, boxes: Boxes, sprites: Sprites, epoch: int) -> F32:
     """Height of what stands on each pixel of the surface, metres."""
     n = site.surface.offset.shape[0]
     out = np.zeros((n, n), dtype=np.float32)

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from geofix.world import tables as t
 from geofix.world.camera import Camera
-from geofix.world.noise import F32
+from geofix.world.noise import F32, rgb_of
 from geofix.world.tables import Boxes, Sprites
 
 CAR_RGB = np.array(
@@ -25,7 +25,9 @@ CAR_RGB = np.array(
 
 def expose(rng: np.random.Generator, light: F32, noise_scale: float) -> NDArray[np.uint8]:
     """Radiance (H, W, 3) to 8-bit sRGB-like values with this photo's white balance, exposure and noise."""
-    image = light * rng.lognormal(0, 0.16) * np.exp(rng.normal(0, 0.085, 3)).astype(np.float32)
+    warm, magenta = rng.normal(0, 0.11), rng.normal(0, 0.045)
+    tint = np.exp(warm * rgb_of([1.0, 0.1, -1.0]) + magenta * rgb_of([0.5, -1.0, 0.5]))
+    image = light * np.float32(rng.lognormal(0, 0.18)) * tint
     grey = image.mean(axis=-1, keepdims=True)
     image = grey + (image - grey) * np.float32(rng.uniform(0.55, 1.25))
     h, w = image.shape[:2]
@@ -44,7 +46,7 @@ def expose(rng: np.random.Generator, light: F32, noise_scale: float) -> NDArray[
 def passers_by(
     rng: np.random.Generator, camera: Camera, road_azimuth_deg: float, lateral_m: float, half_width_m: float
 ) -> tuple[Boxes | None, Sprites | None]:
-    """Cars along the road, people and poles beside it; `lateral_m` is the camera's distance right of the axis."""
+    """Cars along the road, people and poles beside it; `lateral_m`: camera right of the axis."""
     a = np.radians(road_azimuth_deg)
     ux, uy = float(np.sin(a)), float(np.cos(a))
     ahead_sign = 1.0 if ux * camera.forward[0] + uy * camera.forward[1] > 0 else -1.0
@@ -56,13 +58,33 @@ def passers_by(
         x, y = camera.x + ux * ahead + uy * lane, camera.y + uy * ahead - ux * lane
         rgb = CAR_RGB[rng.integers(0, len(CAR_RGB), cars)] * rng.uniform(0.8, 1.1, (cars, 1))
         body = Boxes.make(
-            cars, x=x, y=y, ux=np.full(cars, ux), uy=np.full(cars, uy), hx=np.full(cars, 2.1), hy=np.full(cars, 0.9),
-            base=np.full(cars, 0.12), eave=np.full(cars, 0.95), material=np.full(cars, t.CAR), wall=rgb, roof=rgb,
-        )  # fmt: skip
+            cars,
+            x=x,
+            y=y,
+            ux=np.full(cars, ux),
+            uy=np.full(cars, uy),
+            hx=np.full(cars, 2.1),
+            hy=np.full(cars, 0.9),
+            base=np.full(cars, 0.12),
+            eave=np.full(cars, 0.95),
+            material=np.full(cars, t.CAR),
+            wall=rgb,
+            roof=rgb,
+        )
         cabin = Boxes.make(
-            cars, x=x, y=y, ux=body.ux, uy=body.uy, hx=np.full(cars, 1.15), hy=np.full(cars, 0.8),
-            base=np.full(cars, 0.95), eave=np.full(cars, 1.42), material=np.full(cars, t.GLASS), wall=rgb, roof=rgb,
-        )  # fmt: skip
+            cars,
+            x=x,
+            y=y,
+            ux=body.ux,
+            uy=body.uy,
+            hx=np.full(cars, 1.15),
+            hy=np.full(cars, 0.8),
+            base=np.full(cars, 0.95),
+            eave=np.full(cars, 1.42),
+            material=np.full(cars, t.GLASS),
+            wall=rgb,
+            roof=rgb,
+        )
         boxes = Boxes.join([body, cabin])
     people = int(rng.choice([0, 1, 2], p=[0.65, 0.25, 0.1]))
     poles = int(rng.random() < 0.14)
@@ -75,13 +97,28 @@ def passers_by(
     is_pole = np.arange(n) >= people
     clothes = rng.uniform(0.08, 0.6, (n, 1)) + rng.uniform(0, 0.18, (n, 3))
     rgb = np.where(is_pole[:, None], 0.4, clothes)
-    bodies = Sprites.make(
-        n, x=x, y=y, hi=np.where(is_pole, rng.uniform(3, 8, n), 1.45), half=np.where(is_pole, 0.09, 0.24), rgb=rgb,
-        shape=np.where(is_pole, t.RECT, t.ELLIPSE), material=np.full(n, t.PERSON),
-    )  # fmt: skip
-    heads = Sprites.make(
-        people, x=x[:people], y=y[:people], lo=np.full(people, 1.42), hi=np.full(people, 1.7),
-        half=np.full(people, 0.12), rgb=np.full((people, 3), (0.6, 0.45, 0.36)), shape=np.full(people, t.ELLIPSE),
-        material=np.full(people, t.PERSON),
-    )  # fmt: skip
-    return boxes, Sprites.join([bodies, heads])
+    skin = np.where(is_pole[:, None], 0.4, rgb_of([0.6, 0.45, 0.36]))
+    zeros, round_ = np.zeros(n), np.full(n, t.ELLIPSE)
+    parts = [
+        (
+            zeros,
+            np.where(is_pole, rng.uniform(3, 8, n), 0.85),
+            np.where(is_pole, 0.09, 0.13),
+            zeros,
+            0.6 * rgb,
+        ),
+        (
+            np.where(is_pole, 2.0, 0.7),
+            np.where(is_pole, 2.1, 1.5),
+            np.where(is_pole, 0.09, 0.23),
+            round_,
+            rgb,
+        ),
+        (np.where(is_pole, 2.0, 1.45), np.where(is_pole, 2.1, 1.72), np.full(n, 0.11), round_, skin),
+    ]
+    material = np.full(n, t.PERSON)
+    sprites = [
+        Sprites.make(n, x=x, y=y, lo=lo, hi=hi, half=half, shape=shape, rgb=colour, material=material)
+        for lo, hi, half, shape, colour in parts
+    ]
+    return boxes, Sprites.join(sprites)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geofix.world import tables as t
 from geofix.world.camera import Camera
-from geofix.world.noise import F32
+from geofix.world.noise import F32, I32
 from geofix.world.tables import Boxes, Sprites, Table
 
 NEAR_M, FAR_M = 0.7, 170.0
@@ -20,15 +19,15 @@ ROOF = 20
 class Spans(Table):
     """Spans of rows `top`..`bottom` in `column` at `depth` metres; `row` of the table named by `material`.
 
-    `s` runs along the wall or across the sprite, `half` is the half length of that face, `nx`, `ny` its normal.
+    `s` runs along the wall or across the sprite; `half` is half that face's length, `nx`, `ny` its normal.
     """
 
-    column: NDArray[np.int32]
+    column: I32
     depth: F32
     top: F32
     bottom: F32
-    material: NDArray[np.int32]
-    row: NDArray[np.int32]
+    material: I32
+    row: I32
     s: F32
     half: F32
     nx: F32
@@ -62,9 +61,17 @@ def box_spans(boxes: Boxes, camera: Camera, width: int) -> list[Spans]:
     bux, buy = boxes.ux[b], boxes.uy[b]
     nx, ny = np.where(gable, sx * bux, -sy * buy), np.where(gable, sx * buy, sy * bux)
     walls = Spans(
-        c.astype(np.int32), z, wall_top, (h - base) / z, boxes.material[b], b.astype(np.int32),
-        np.where(gable, y_in, x_in), np.where(gable, hy, hx), nx, ny,
-    )  # fmt: skip
+        c.astype(np.int32),
+        z,
+        wall_top,
+        (h - base) / z,
+        boxes.material[b],
+        b.astype(np.int32),
+        np.where(gable, y_in, x_in),
+        np.where(gable, hy, hx),
+        nx,
+        ny,
+    )
     ridge = mid_y[b, c]
     crosses = (ridge > z) & (ridge < out)
     y_out = oy + ly * out
@@ -76,10 +83,17 @@ def box_spans(boxes: Boxes, camera: Camera, width: int) -> list[Spans]:
     tilt = rise[seen] / hy[seen]
     norm = np.sqrt(1 + tilt * tilt)
     roofs = Spans(
-        c[seen].astype(np.int32), z[seen] + 0.02, roof_top[seen], wall_top[seen], np.full(len(seen), ROOF, np.int32),
-        b[seen].astype(np.int32), x_in[seen], hx[seen],
-        (-buy[seen] * side * tilt / norm).astype(np.float32), (bux[seen] * side * tilt / norm).astype(np.float32),
-    )  # fmt: skip
+        c[seen].astype(np.int32),
+        z[seen] + 0.02,
+        roof_top[seen],
+        wall_top[seen],
+        np.full(len(seen), ROOF, np.int32),
+        b[seen].astype(np.int32),
+        x_in[seen],
+        hx[seen],
+        (-buy[seen] * side * tilt / norm).astype(np.float32),
+        (bux[seen] * side * tilt / norm).astype(np.float32),
+    )
     return [walls, roofs]
 
 
@@ -123,16 +137,16 @@ def sprite_spans(sprites: Sprites, camera: Camera, width: int) -> list[Spans]:
             sprites.half[b],
             zero,
             zero,
-        )  # fmt: skip
+        )
     ]
 
 
 @dataclass
 class Pixels:
-    """Pixels of all spans, far to near: flat index into the image, the span, and the slope below the horizon."""
+    """Pixels of all spans, far to near: flat index into the image, span, slope below the horizon."""
 
-    at: NDArray[np.int64]
-    span: NDArray[np.int64]
+    at: I32
+    span: I32
     slope: F32
 
 

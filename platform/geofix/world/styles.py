@@ -1,4 +1,4 @@
-"""What places look like: a style per country, and within it districts of 250 to 500 m with palettes of their own."""
+"""What places look like: a style per country, and in it districts of 250 to 500 m with their own palettes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geofix.world.noise import F32, F64
+from geofix.world.noise import F32, F64, I32
 
 SPACING_M = 360.0
 Hsv = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -107,13 +106,13 @@ class Districts:
     trim: F32
     shop: F32
     sign: F32
-    glyph: NDArray[np.int32]
+    glyph: I32
     flat_share: F64
     storeys: F64
     setback_m: F64
     plot_m: F64
-    window: NDArray[np.int32]
-    fence: NDArray[np.int32]
+    window: I32
+    fence: I32
     fence_rgb: F32
     tree_lined: F64
     garden: F64
@@ -124,7 +123,7 @@ class Districts:
     lawn: F32
     crops: F32
 
-    def at(self, x: F64, y: F64) -> NDArray[np.int32]:
+    def at(self, x: F64, y: F64) -> I32:
         """Index of the nearest district of points in local metres, any shape."""
         best = np.full(np.shape(x), np.inf, dtype=np.float32)
         index = np.zeros(np.shape(x), dtype=np.int32)
@@ -180,5 +179,5 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
         tree_lined=rng.choice([0.0, 0.35, 0.9], n, p=[0.4, 0.3, 0.3]),
         garden=rng.uniform(0.2, 1.0, n),
         species=species,
-        **colours,  # type: ignore[arg-type]
+        **colours,
     )

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
-from geofix.world.noise import F32, F64, Field, grain, noise_tile
+from geofix.world.land import GREEN, LAND_STEP_M, WATER, Coast, make_land
+from geofix.world.noise import F32, F64, I32, Mask, grain, noise_tile, rgb_of
 from geofix.world.roads import MAIN, Roads, Town
 from geofix.world.styles import Country, Districts
 
 STEP_M = 1.0
-LAND_STEP_M = 2.5
 REACH_M = 15.0
-CHANGED = 0.10
-SEA, SAND, FOREST, PLOTS = 0, 1, 2, 3
-GREEN, BARE, WATER, BEACH = 0, 1, 2, 3
-
-
-@dataclass(frozen=True)
-class Coast:
-    """Distance to the sea on a grid; positive on land."""
-
-    distance: F32 | None
-    half_m: float
-    step_m: float
-    ripple: Field
-
-    def __call__(self, x: F64, y: F64) -> F64:
-        """Metres to the shore at local points, negative in the sea; within one grid step of the polygon."""
-        if self.distance is None:
-            return np.full(np.shape(x), 1e4)
-        rows = (np.asarray(y) + self.half_m) / self.step_m - 0.5
-        cols = (np.asarray(x) + self.half_m) / self.step_m - 0.5
-        d = ndimage.map_coordinates(self.distance, [rows, cols], order=1, mode="nearest")
-        return np.asarray(d + 5.0 * self.ripple(np.asarray(x), np.asarray(y)), dtype=float)
-
-
-def make_coast(rng: np.random.Generator, land: np.ndarray | None, half_m: float, step_m: float) -> Coast:
-    """Distances from a land mask (row 0 in the south)."""
-    ripple = Field.random(rng, 60.0)
-    if land is None:
-        return Coast(None, half_m, step_m, ripple)
-    d = ndimage.distance_transform_edt(land) - ndimage.distance_transform_edt(~land)
-    return Coast((d * step_m).astype(np.float32), half_m, step_m, ripple)
 
 
 @dataclass
@@ -62,24 +30,24 @@ class Surface:
     offset: F32
     along: F32
     road: NDArray[np.int16]
-    junction: NDArray[np.bool_]
-    land: NDArray[np.int16]
+    junction: Mask
+    land: I32
     lut: F32
     stripe: F32
-    cover: NDArray[np.int8]
+    cover: I32
     road_half: F32
     road_paved: F32
-    road_marked: NDArray[np.bool_]
+    road_marked: Mask
     road_rgb: F32
     paving_rgb: F32
     marking_rgb: F32
     height: list[F32]
 
-    def index(self, x: F32, y: F32, step_m: float, n: int) -> NDArray[np.int64]:
+    def index(self, x: F32, y: F32, step_m: float, n: int) -> I32:
         """Flat index of the raster pixel at local points, clamped to the raster."""
         col = np.clip((x + self.half_m) * (1 / step_m), 0, n - 1).astype(np.int64)
         row = np.clip((y + self.half_m) * (1 / step_m), 0, n - 1).astype(np.int64)
-        return row * n + col
+        return np.asarray(row * n + col)
 
     def clearance(self, x: F64, y: F64) -> F32:
         """Metres to the nearest edge of a road or pavement; REACH_M or more when far."""
@@ -89,7 +57,7 @@ class Surface:
         return np.where(road >= 0, gap, REACH_M).astype(np.float32)
 
 
-def draw_roads(roads: Roads, half_m: float) -> tuple[F32, F32, NDArray[np.int16], NDArray[np.bool_]]:
+def draw_roads(roads: Roads, half_m: float) -> tuple[F32, F32, NDArray[np.int16], Mask]:
     """Signed offset, position along, edge index and junction flag of the nearest road within REACH_M."""
     n = int(np.ceil(2 * half_m / STEP_M))
     best = np.full((n, n), REACH_M, dtype=np.float32)
@@ -98,7 +66,7 @@ def draw_roads(roads: Roads, half_m: float) -> tuple[F32, F32, NDArray[np.int16]
     ticks = (np.arange(n) + 0.5) * STEP_M - half_m
     for e, line in enumerate(roads.lines):
         start = 0.0
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             lo = np.clip(((np.minimum(a, b) - REACH_M + half_m) / STEP_M).astype(int), 0, n)
             hi = np.clip(((np.maximum(a, b) + REACH_M + half_m) / STEP_M).astype(int) + 1, 0, n)
             length = float(np.hypot(*(b - a)))
@@ -125,9 +93,16 @@ def draw_roads(roads: Roads, half_m: float) -> tuple[F32, F32, NDArray[np.int16]
 
 
 def make_surface(
-    rng: np.random.Generator, half_m: float, roads: Roads, town: Town, coast: Coast, districts: Districts,
-    style: Country, *, shared: bool,
-) -> Surface:  # fmt: skip
+    rng: np.random.Generator,
+    half_m: float,
+    roads: Roads,
+    town: Town,
+    coast: Coast,
+    districts: Districts,
+    style: Country,
+    *,
+    shared: bool,
+) -> Surface:
     """Rasters of a patch; without `shared` fields, lawns and roads have one colour each and no marking."""
     offset, along, road, junction = draw_roads(roads, half_m)
     mid = roads.lines[:, roads.lines.shape[1] // 2]
@@ -145,87 +120,25 @@ def make_surface(
             np.full_like(paving, 0.55),
             np.ones_like(jitter),
         )
-    land, lut, stripe, cover = _land(rng, half_m, town, coast, districts, shared=shared)
+    land, lut, stripe, cover = make_land(rng, half_m, town, coast, districts, shared=shared)
     return Surface(
-        half_m=half_m, offset=offset, along=along, road=road, junction=junction, land=land, lut=lut, stripe=stripe,
-        cover=cover, road_half=roads.half_width.astype(np.float32), road_paved=roads.paved.astype(np.float32),
-        road_marked=(roads.kind == MAIN) & shared, road_rgb=(asphalt * jitter).astype(np.float32),
-        paving_rgb=paving.astype(np.float32), marking_rgb=np.asarray(style.marking, np.float32), height=[],
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Mosaic:
-    """Voronoi pieces: which piece each raster pixel belongs to, and the pieces' centres (N, 2)."""
-
-    piece: NDArray[np.int64]
-    centre: F64
-
-
-def _mosaic(rng: np.random.Generator, x: F64, y: F64, half_m: float, area_m2: float, turn: float) -> _Mosaic:
-    stretch = rng.uniform(1.2, 2.2)
-    seeds = rng.uniform(-half_m, half_m, (int((2 * half_m) ** 2 / area_m2), 2))
-    frame = np.array([[np.cos(turn), -np.sin(turn) * stretch], [np.sin(turn), np.cos(turn) * stretch]])
-    _, piece = cKDTree(seeds @ frame).query(np.c_[x.ravel(), y.ravel()] @ frame)
-    return _Mosaic(piece.reshape(x.shape), seeds)
-
-
-def _land(
-    rng: np.random.Generator, half_m: float, town: Town, coast: Coast, districts: Districts, *, shared: bool
-) -> tuple[NDArray[np.int16], F32, F32, NDArray[np.int8]]:
-    """Labels per pixel (special covers, then plots of land in town, then fields) and what they look like."""
-    n = int(np.ceil(2 * half_m / LAND_STEP_M))
-    ticks = (np.arange(n) + 0.5) * LAND_STEP_M - half_m
-    x, y = np.meshgrid(ticks, ticks)
-    shore, turn = coast(x, y), rng.uniform(0, np.pi)
-    fields, plots = _mosaic(rng, x, y, half_m, 11_000, turn), _mosaic(rng, x, y, half_m, 1_100, turn + 0.7)
-    first = PLOTS + len(plots.centre)
-    label = (first + fields.piece).astype(np.int16)
-    woods = Field.random(rng, 420.0)
-    wood = woods(*fields.centre.T) + 0.4 * rng.standard_normal(len(fields.centre)) > 0.95
-    label[wood[fields.piece]] = FOREST
-    settled = town(*plots.centre.T)[plots.piece] > 0.2
-    label[settled] = (PLOTS + plots.piece)[settled]
-    label[shore < 22] = SAND
-    label[shore < 0] = SEA
-    lut = np.zeros((2, first + len(fields.centre), 3), dtype=np.float32)
-    lut[:, SEA], lut[:, SAND], lut[:, FOREST] = (0.16, 0.3, 0.4), (0.78, 0.7, 0.52), (0.26, 0.25, 0.15)
-    lut[:, PLOTS:first] = _plot_colours(rng, plots.centre, districts)
-    lut[:, first:] = _crop_colours(rng, fields.centre, districts)
-    count = len(fields.centre)
-    stripe = np.zeros((lut.shape[1], 3), dtype=np.float32)
-    rows = np.where(rng.random(count) < 0.7, turn, turn + np.pi / 2) + rng.normal(0, 0.12, count)
-    wave = 2 * np.pi / rng.uniform(1.6, 5.0, count)
-    stripe[first:] = np.c_[np.cos(rows) * wave, np.sin(rows) * wave, rng.uniform(0.0, 0.17, count)]
-    cover = np.full(lut.shape[1], GREEN, dtype=np.int8)
-    cover[SEA], cover[SAND], cover[FOREST] = WATER, BEACH, BARE
-    if not shared:
-        lut[:, PLOTS:], stripe[:, 2] = (0.38, 0.45, 0.26), 0
-    return label, lut, stripe, cover
-
-
-def _plot_colours(rng: np.random.Generator, centre: F64, districts: Districts) -> F32:
-    """Lawns for the most part; some gravel, some kitchen garden, a tenth changed at the second date."""
-    n = len(centre)
-    of = districts.at(*(centre + rng.normal(0, 35, centre.shape)).T)
-    out = np.empty((2, n, 3), dtype=np.float32)
-    kind = rng.choice(3, (2, n), p=[0.78, 0.12, 0.10])
-    kind[1] = np.where(rng.random(n) < CHANGED, kind[1], kind[0])
-    jitter = rng.normal(1, 0.08, (n, 1)) + rng.normal(0, 0.04, (n, 3))
-    lawn = 0.8 * districts.lawn[of] + 0.2 * np.float32([0.38, 0.45, 0.26])
-    choices = np.stack([lawn, 0.8 * districts.paving[of] + 0.08, np.full_like(lawn, (0.36, 0.31, 0.2))])
-    for epoch in (0, 1):
-        out[epoch] = np.clip(choices[kind[epoch], np.arange(n)] * jitter, 0, 1)
-    return out
-
-
-def _crop_colours(rng: np.random.Generator, centre: F64, districts: Districts) -> F32:
-    n = len(centre)
-    of = districts.at(*(centre + rng.normal(0, 40, centre.shape)).T)
-    crop = rng.integers(0, 4, (2, n))
-    crop[1] = np.where(rng.random(n) < CHANGED, crop[1], crop[0])
-    jitter = rng.normal(1, 0.06, (n, 1)) + rng.normal(0, 0.03, (n, 3))
-    return np.stack([np.clip(districts.crops[of, crop[e]] * jitter, 0, 1) for e in (0, 1)]).astype(np.float32)
+        half_m=half_m,
+        offset=offset,
+        along=along,
+        road=road,
+        junction=junction,
+        land=land,
+        lut=lut,
+        stripe=stripe,
+        cover=cover,
+        road_half=roads.half_width.astype(np.float32),
+        road_paved=roads.paved.astype(np.float32),
+        road_marked=(roads.kind == MAIN) & shared,
+        road_rgb=(asphalt * jitter).astype(np.float32),
+        paving_rgb=paving.astype(np.float32),
+        marking_rgb=np.asarray(style.marking, np.float32),
+        height=[],
+    )
 
 
 @dataclass(frozen=True)
@@ -241,8 +154,8 @@ class Season:
 def green_in(rgb: F32, season: Season) -> F32:
     """Colours of grass and crops in a season."""
     dull = rgb.mean(axis=-1, keepdims=True)
-    out = rgb + (dull * np.float32([1.05, 0.95, 0.65]) - rgb) * np.float32(0.55 * season.winter)
-    out = out + (np.float32([0.72, 0.62, 0.36]) - out) * np.float32(0.4 * season.dry)
+    out = rgb + (dull * rgb_of([1.05, 0.95, 0.65]) - rgb) * 0.55 * season.winter
+    out = out + (rgb_of([0.72, 0.62, 0.36]) - out) * 0.4 * season.dry
     return np.asarray(out, dtype=np.float32)
 
 
@@ -285,7 +198,7 @@ def ground_colour(s: Surface, x: F32, y: F32, blur: F32, season: Season, epoch: 
         rgb[on] = side
     if season.snow > 0:
         mix = np.clip(season.snow * (0.75 + 0.6 * g_coarse), 0, 1) * np.where(road >= 0, 0.35, 0.9) * ~sea
-        rgb += (np.float32([0.9, 0.92, 0.95]) - rgb) * mix[:, None]
+        rgb += (rgb_of([0.9, 0.92, 0.95]) - rgb) * mix[:, None]
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
@@ -297,7 +210,7 @@ def _land_colour(s: Surface, x: F32, y: F32, epoch: int) -> tuple[F32, NDArray[n
     return rgb, s.cover[label]
 
 
-def _smooth_offset(s: Surface, x: F32, y: F32, at: NDArray[np.int64]) -> F32:
+def _smooth_offset(s: Surface, x: F32, y: F32, at: I32) -> F32:
     """Bilinear signed offset from the axis; nearest where roads meet, where it jumps."""
     n = s.offset.shape[0]
     u = np.clip((x + s.half_m) / STEP_M - 0.5, 0, n - 1.01)
@@ -312,9 +225,7 @@ def _smooth_offset(s: Surface, x: F32, y: F32, at: NDArray[np.int64]) -> F32:
     return np.where(jump, flat[at], mixed).astype(np.float32)
 
 
-def shade(
-    s: Surface, x: F32, y: F32, sun: tuple[float, float, float], epoch: int, z: float = 0.0
-) -> NDArray[np.bool_]:
+def shade(s: Surface, x: F32, y: F32, sun: tuple[float, float, float], epoch: int, z: float = 0.0) -> Mask:
     """Whether points at height `z` lie in the shadow of something, up to 16 m away.
 
     `sun` is a unit vector towards the sun. Sampled every 2 m, so a shadow's end is right to 2 m.

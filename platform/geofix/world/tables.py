@@ -6,11 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geofix.world.noise import F32
+from geofix.world.noise import F32, I32, Mask
 
-I32 = NDArray[np.int32]
 BUILDING, HEDGE, FENCE, WALL, CAR, GLASS = range(6)
 RECT, ELLIPSE, CONE = range(3)
 LEAF, NEEDLE, TRUNK, POLE, PANEL, LAMP, PERSON = range(10, 17)
@@ -37,7 +35,7 @@ class Table:
 class Boxes(Table):
     """Oriented boxes: buildings with gabled or flat roofs, hedges, fences, walls, cars.
 
-    `x`, `y` centre in local metres; `ux`, `uy` unit vector of the long axis (the ridge); `hx`, `hy` half lengths;
+    `x`, `y` centre in local metres; `ux`, `uy` unit vector of the ridge; `hx`, `hy` half lengths;
     `base`, `eave` lower and upper edge of the walls; `rise` of the ridge above the eave; `alive` per epoch.
     """
 
@@ -55,11 +53,11 @@ class Boxes(Table):
     roof: F32
     trim: F32
     shop: F32
-    has_shop: NDArray[np.bool_]
+    has_shop: Mask
     window: I32
     code: I32
     key: F32
-    alive: NDArray[np.bool_]
+    alive: Mask
 
     @classmethod
     def make(cls, n: int, **columns: Any) -> Boxes:
@@ -91,7 +89,7 @@ class Sprites(Table):
     rgb2: F32
     code: I32
     key: F32
-    alive: NDArray[np.bool_]
+    alive: Mask
 
     @classmethod
     def make(cls, n: int, **columns: Any) -> Sprites:

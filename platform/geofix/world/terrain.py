@@ -16,7 +16,7 @@ from shapely.geometry import LineString, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize, unary_union
 
-from geofix.world.noise import F64, harmonics, rng_for
+from geofix.world.noise import F64, Mask, harmonics, rng_for
 from geofix.world.sizes import Size
 
 CRS = "EPSG:3035"
@@ -44,8 +44,8 @@ class Region:
 class Continent:
     """Land with its exact coast; countries and provinces as published, with a generalised coast.
 
-    The published coast keeps every third vertex (about 400 m apart), so photos by the sea may lie outside every
-    region, as they do with real boundary files. `border_angles` is where borders leave the centre.
+    The published coast keeps every third vertex (about 400 m apart), so photos by the sea may lie outside
+    every region, as they do with real boundary files. `border_angles` is where borders leave the centre.
     """
 
     land: BaseGeometry
@@ -75,7 +75,7 @@ class Patch:
         c, s = abs(np.cos(self.angle)), abs(np.sin(self.angle))
         return float(max(self.half_w * c + self.half_h * s, self.half_w * s + self.half_h * c))
 
-    def contains(self, x: F64, y: F64, inset_m: float = 0.0) -> np.ndarray:
+    def contains(self, x: F64, y: F64, inset_m: float = 0.0) -> Mask:
         """Whether local points (metres from the centre) lie at least `inset_m` inside the patch."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         across, up = x * c + y * s, y * c - x * s
@@ -210,7 +210,7 @@ def place_patches(continent: Continent, size: Size, seed: int) -> list[Patch]:
     return patches
 
 
-def land_mask(continent: Continent, patch: Patch, half_m: float, step_m: float) -> np.ndarray | None:
+def land_mask(continent: Continent, patch: Patch, half_m: float, step_m: float) -> Mask | None:
     """True on land on a grid of `step_m` around the patch, row 0 in the south; None when all is land."""
     box = shapely.box(patch.x - half_m, patch.y - half_m, patch.x + half_m, patch.y + half_m)
     land = shapely.clip_by_rect(continent.land, *box.bounds)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from geofix.world import tables as t
-from geofix.world.noise import F64
+from geofix.world.land import FOREST, LAND_STEP_M
+from geofix.world.noise import F64, Mask
 from geofix.world.objects import Site, change, stations
 from geofix.world.roads import TRACK
-from geofix.world.surface import FOREST, LAND_STEP_M
 from geofix.world.tables import Boxes, Sprites
 
 # per species: crown radius, total height, where the crown starts (share of height), crown shape
@@ -97,7 +97,7 @@ def _hedgerows(rng: np.random.Generator, site: Site) -> tuple[F64, F64, F64]:
     return x, y, rng.uniform(0.45, 0.9, len(x))
 
 
-def _inside(boxes: Boxes, x: F64, y: F64, half_m: float) -> np.ndarray:
+def _inside(boxes: Boxes, x: F64, y: F64, half_m: float) -> Mask:
     """Whether points lie within about 1.5 m of a box, on a grid of 1 m."""
     n = int(2 * half_m)
     taken = np.zeros((n, n), dtype=bool)
@@ -107,4 +107,5 @@ def _inside(boxes: Boxes, x: F64, y: F64, half_m: float) -> np.ndarray:
         px = boxes.x[i] + a * boxes.ux[i] - b * boxes.uy[i] + half_m
         py = boxes.y[i] + a * boxes.uy[i] + b * boxes.ux[i] + half_m
         taken[np.clip(py, 0, n - 1).astype(int), np.clip(px, 0, n - 1).astype(int)] = True
-    return taken[np.clip(y + half_m, 0, n - 1).astype(int), np.clip(x + half_m, 0, n - 1).astype(int)]
+    rows, cols = np.clip(y + half_m, 0, n - 1).astype(int), np.clip(x + half_m, 0, n - 1).astype(int)
+    return np.asarray(taken[rows, cols])

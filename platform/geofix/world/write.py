@@ -1,4 +1,4 @@
-"""A world on disk: planned once, rendered by as many processes as wished, the same bytes for the same seed."""
+"""A world on disk: planned once, rendered by any number of processes, the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Recipe:
 
     size: str
     seed: int
-    without: Without = Without()
+    without: Without = field(default_factory=Without)
 
     def scene(self, patch: int) -> Scene:
         """The scene of one patch; the last two are kept."""
@@ -177,10 +177,10 @@ def _run(tasks: list[tuple[object, ...]], workers: int) -> Iterator[int]:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(*task) for task in tasks]  # type: ignore[arg-type]
+        futures: list[Future[int]] = [pool.submit(*task) for task in tasks]  # type: ignore[arg-type]
         try:
             for future in as_completed(futures):
-                yield future.result()  # type: ignore[misc]
+                yield future.result()
         finally:
             for future in futures:
                 future.cancel()
@@ -266,7 +266,7 @@ def _check_space(root: Path, recipe: Recipe) -> None:
     free = shutil.disk_usage(existing).free
     if free - need < get_settings().min_free_bytes:
         raise SpaceError(
-            f"World {recipe.size} needs about {need / 1e6:.0f} MB below {root}, where {free / 1e6:.0f} MB are free.",
+            f"World {recipe.size} needs about {need / 1e6:.0f} MB; {free / 1e6:.0f} MB are free at {root}.",
             hint="Free some space, choose a smaller size, or lower GEOFIX_MIN_FREE_BYTES.",
         )
 

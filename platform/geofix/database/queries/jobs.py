@@ -289,7 +289,9 @@ def claim(conn: Connection, job_id: UUID, owner: str, lease_s: float) -> JobRow 
     return _one(conn, CLAIM, {"job_id": job_id, "owner": owner, "lease_s": lease_s})
 
 
-def renew(conn: Connection, job_id: UUID, token: int, lease_s: float, progress: dict[str, Any]) -> bool | None:
+def renew(
+    conn: Connection, job_id: UUID, token: int, lease_s: float, progress: dict[str, Any]
+) -> bool | None:
     """Extend the lease and write progress; whether a cancel was requested, None when the claim is lost."""
     row = conn.execute(RENEW, {"job_id": job_id, "token": token, "lease_s": lease_s, **progress}).fetchone()
     return None if row is None else bool(row[0])

@@ -125,7 +125,7 @@ def resolve_columns(
     if missing:
         raise BadInputError(
             f"{where} has no column for {' and '.join(missing)}; columns found: {listing}.",
-            hint="Name them with --column FIELD=COLUMN.",
+            hint="Name them with --columns FIELD=COLUMN.",
         )
     micro = [used.get(name, "").lower().endswith("_e6") for name in ("lat", "lon")]
     if micro[0] != micro[1]:

@@ -1,0 +1,74 @@
+"""geofix run: a pipeline file from photos to answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geofix.cli.output import JsonOption, command, emit, say, table
+
+if TYPE_CHECKING:
+    from geofix.pipeline.run import StageResult
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+@command
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="Pipeline file (YAML).")],
+    force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
+    var: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for ${NAME} in the file; repeatable.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a pipeline; a stage is skipped while its inputs and what it made are as they were.
+
+    Example: geofix run examples/wuhan.yaml
+    """
+    from geofix.cli.ingest import mapping
+    from geofix.pipeline.run import run_pipeline
+    from geofix.settings import get_settings
+
+    results = run_pipeline(pipeline, variables=mapping(var), force=force)
+    emit(
+        [{"stage": r.stage, "skipped": r.skipped, "seconds": r.seconds, **r.result} for r in results],
+        as_json=json,
+        human=lambda: show_results(results),
+    )
+    say(f"Reports are in {get_settings().home_dir / 'runs'}.")
+
+
+def show_results(results: list[StageResult]) -> None:
+    """Print the stages, and the tables that they made."""
+    table(
+        ("stage", "state", "seconds", "result"),
+        [
+            (r.stage, "unchanged" if r.skipped else "done", round(r.seconds, 1), _short(r.result))
+            for r in results
+        ],
+    )
+    for result in results:
+        for rows in (result.result.get("rows"), result.result.get("photos")):
+            if isinstance(rows, list) and rows:
+                table(
+                    list(rows[0]),
+                    [[row.get(column) for column in rows[0]] for row in rows],
+                    title=result.stage,
+                )
+
+
+def _short(result: dict[str, Any]) -> str:
+    """The plain values of a result on one line."""
+    plain = {
+        k: v
+        for k, v in result.items()
+        if isinstance(v, int | float | str) and k not in ("outputs", "rejects")
+    }
+    return ", ".join(
+        f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in plain.items()
+    )[:90]

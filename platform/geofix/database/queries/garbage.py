@@ -1,0 +1,169 @@
+"""Rows and leaves that nothing refers to any more, or that are older than they are kept."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Literal, NamedTuple, get_args
+
+from psycopg import sql
+
+from geofix.database.engine import Connection
+from geofix.database.queries import leaves
+
+LOCK = "SELECT pg_try_advisory_lock(hashtext('geofix.gc'))"
+UNLOCK = "SELECT pg_advisory_unlock(hashtext('geofix.gc'))"
+# A build commits its row and its leaf together; what is visible in state `building` is a build in pieces, or dead.
+UNFINISHED = """
+SELECT name, state, coalesce(pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || code_set_id)), 0)
+FROM geofix.code_set
+WHERE state = 'dropping' OR (state = 'building' AND created_at < now() - %(grace)s::interval) ORDER BY name
+"""
+# A leaf is named after its parent row. Code sets are listed above while they have a row.
+LEAVES = """
+SELECT c.relname, c.relkind = 'f', c.relispartition, pg_total_relation_size(c.oid)
+FROM pg_class c
+WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f') ORDER BY 1
+"""
+MODEL_IDS = "SELECT model_id FROM geofix.model"
+CODE_SET_IDS = "SELECT code_set_id FROM geofix.code_set"
+DROP_TABLE = "DROP TABLE IF EXISTS {leaf}"
+# Bytes are those of the vectors; the space is used again after the vacuum below.
+LOST_EMBEDDINGS = {
+    "photo_embedding": """
+SELECT e.model_id, count(*), coalesce(sum(pg_column_size(e.embedding)), 0)::bigint FROM geofix.photo_embedding e
+WHERE NOT EXISTS (SELECT FROM geofix.photo_record p WHERE p.photo_id = e.photo_id) GROUP BY 1 ORDER BY 1
+""",
+    "aerial_embedding": """
+SELECT e.model_id, count(*), coalesce(sum(pg_column_size(e.embedding)), 0)::bigint FROM geofix.aerial_embedding e
+WHERE NOT EXISTS (SELECT FROM geofix.aerial_tile t WHERE t.aerial_tile_id = e.aerial_tile_id) GROUP BY 1 ORDER BY 1
+""",
+}
+DELETE_LOST = {
+    "photo_embedding": """
+DELETE FROM geofix.photo_embedding e
+WHERE NOT EXISTS (SELECT FROM geofix.photo_record p WHERE p.photo_id = e.photo_id)
+""",
+    "aerial_embedding": """
+DELETE FROM geofix.aerial_embedding e
+WHERE NOT EXISTS (SELECT FROM geofix.aerial_tile t WHERE t.aerial_tile_id = e.aerial_tile_id)
+""",
+}
+Dated = Literal["query", "audit"]
+DATED = {
+    "query": """
+SELECT count(*), coalesce(sum(pg_column_size(q)), 0)::bigint FROM geofix.query q WHERE q.asked_at < now() - %(age)s::interval
+""",
+    "audit": """
+SELECT count(*), coalesce(sum(pg_column_size(a)), 0)::bigint FROM geofix.audit a WHERE a.at < now() - %(age)s::interval
+""",
+}
+DELETE_DATED = {
+    "query": "DELETE FROM geofix.query WHERE asked_at < now() - %(age)s::interval",
+    "audit": "DELETE FROM geofix.audit WHERE at < now() - %(age)s::interval",
+}
+# Autovacuum is off on leaves. One with an HNSW index is never vacuumed (pgvector#450): it is dropped as a whole.
+BLOATED = """
+SELECT c.relname, s.n_dead_tup, pg_total_relation_size(c.oid) FROM pg_class c
+JOIN pg_stat_all_tables s ON s.relid = c.oid
+WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind = 'r' AND s.n_dead_tup > 0
+  AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am a ON a.oid = x.relam
+                  WHERE i.indrelid = c.oid AND a.amname = 'hnsw')
+ORDER BY 1
+"""
+VACUUM = "VACUUM (ANALYZE) {leaf}"
+SIZE = "SELECT pg_total_relation_size(to_regclass(%(leaf)s))"
+
+_LEAF = re.compile(rf"({'|'.join(get_args(leaves.Parent))})_(\d+)$")
+
+
+class Leaf(NamedTuple):
+    """A table of the leaf schema that belongs to no row; `parent` is None when its name says nothing."""
+
+    name: str
+    parent: leaves.Parent | None
+    parent_id: int
+    foreign: bool
+    bytes: int
+
+
+def lock(conn: Connection) -> bool:
+    """Keep a second collection out of this database; False when one is at work."""
+    row = conn.execute(LOCK).fetchone()
+    return bool(row and row[0])
+
+
+def unlock(conn: Connection) -> None:
+    """Let the next collection in."""
+    conn.execute(UNLOCK)
+
+
+def unfinished_code_sets(conn: Connection, grace: timedelta) -> list[tuple[str, str, int]]:
+    """(name, state, bytes) of code sets that an interrupted build or drop left."""
+    return conn.execute(UNFINISHED, {"grace": grace}).fetchall()
+
+
+def orphan_leaves(conn: Connection) -> list[Leaf]:
+    """Leaves, attached or not, whose model or code set has no row, and stray tables that are not attached."""
+    models = {int(row[0]) for row in conn.execute(MODEL_IDS)}
+    code_sets = {int(row[0]) for row in conn.execute(CODE_SET_IDS)}
+    found = []
+    for name, foreign, attached, size in conn.execute(LEAVES).fetchall():
+        match = _LEAF.match(name)
+        if match is None:
+            if not attached:
+                found.append(Leaf(name, None, 0, foreign, int(size)))
+            continue
+        parent_id = int(match[2])
+        if parent_id not in (code_sets if match[1] == "cell_code" else models):
+            found.append(Leaf(name, match[1], parent_id, foreign, int(size)))  # type: ignore[arg-type]
+    return found
+
+
+def drop_orphan(conn: Connection, leaf: Leaf) -> None:
+    """Detach and drop a leaf; commits."""
+    if leaf.parent is not None:
+        leaves.drop_leaf(conn, leaf.parent, leaf.parent_id)
+    else:
+        conn.execute(sql.SQL(DROP_TABLE).format(leaf=sql.Identifier("geofix_leaf", leaf.name)))
+        conn.commit()
+
+
+def lost_embeddings(conn: Connection) -> list[tuple[str, int, int, int]]:
+    """(table, model id, rows, bytes) of embeddings whose photo or tile is gone."""
+    return [(table, *row) for table, query in LOST_EMBEDDINGS.items() for row in conn.execute(query)]
+
+
+def delete_lost_embeddings(conn: Connection) -> int:
+    """Remove them; the caller commits."""
+    return sum(conn.execute(statement).rowcount for statement in DELETE_LOST.values())
+
+
+def older_than(conn: Connection, table: Dated, age: timedelta) -> tuple[int, int]:
+    """Rows and bytes of queries or audit rows that are older than they are kept."""
+    row = conn.execute(DATED[table], {"age": age}).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+def delete_older(conn: Connection, table: Dated, age: timedelta) -> int:
+    """Remove them; the caller commits."""
+    return conn.execute(DELETE_DATED[table], {"age": age}).rowcount
+
+
+def bloated_leaves(conn: Connection) -> list[tuple[str, int, int]]:
+    """(name, dead rows, bytes) of leaves without an HNSW index that hold deleted rows."""
+    return conn.execute(BLOATED).fetchall()
+
+
+def vacuum_leaf(conn: Connection, name: str) -> int:
+    """Wipe deleted rows off a leaf; returns the bytes given back to the disk. Commits."""
+    leaf = {"leaf": f"geofix_leaf.{name}"}
+    conn.commit()
+    conn.autocommit = True
+    try:
+        before = conn.execute(SIZE, leaf).fetchone()
+        conn.execute(sql.SQL(VACUUM).format(leaf=sql.Identifier("geofix_leaf", name)))
+        after = conn.execute(SIZE, leaf).fetchone()
+    finally:
+        conn.autocommit = False
+    return max(0, int(before[0] or 0) - int(after[0] or 0)) if before and after else 0

@@ -1,0 +1,259 @@
+"""Submit, find, cancel and retry jobs: what the command line, the dashboard and Python share.
+
+The row is inserted and committed first, then the broker is told; if that fails, the sweep tells it later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic_core import to_json
+
+from geofix.database.engine import connect
+from geofix.database.queries import jobs
+from geofix.database.queries.jobs import JobRow
+from geofix.errors import JobFailedError, NotFoundError, UsageError
+from geofix.jobs import broker
+from geofix.jobs.pipeline import Pipeline
+from geofix.jobs.specs import QUEUES, Queue, Specification
+
+MAX_ATTEMPTS = 3
+
+
+def as_json(value: Any) -> str:
+    """Any result as JSON: dataclasses, paths, dates and arrays written plainly, NaN and infinity as null."""
+    return to_json(value, inf_nan_mode="null", fallback=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def submit(
+    specification: Specification,
+    *,
+    idempotency_key: str | None = None,
+    after: Sequence[UUID] = (),
+    queue: Queue | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+    publish: bool = True,
+) -> JobRow:
+    """Queue a job, or return the one that was queued under the same key before.
+
+    Args:
+        specification: What to do; made by `geofix.jobs.specs.parse`.
+        idempotency_key: Two submissions of the same work under one key are one job.
+        after: Jobs that must have succeeded before.
+        queue: Other than the kind's own.
+        max_attempts: Claims before the job is parked.
+        publish: Tell the broker; off where this process runs the job itself.
+
+    Raises:
+        UsageError: The key was used for other work, or a number is out of range.
+        NotFoundError: A job of `after` does not exist.
+    """
+    if queue is not None and queue not in QUEUES:
+        raise UsageError(f"There is no queue {queue!r}.", hint=f"Queues: {', '.join(QUEUES)}.")
+    if not 1 <= max_attempts <= 100:
+        raise UsageError(f"max_attempts is {max_attempts}.", hint="1 to 100.")
+    with connect("writer") as conn:
+        missing = [str(item) for item in after if item not in jobs.existing(conn, after)]
+        if missing:
+            raise NotFoundError(f"There is no job {missing[0]} to wait for.", hint="See `geofix jobs list`.")
+        values = _values(specification, queue, max_attempts) | {
+            "idempotency_key": idempotency_key,
+            "depends_on": list(after),
+        }
+        children: list[dict[str, Any]] = []
+        if isinstance(specification, Pipeline):
+            children = _children(specification, values, queue)
+        job_id = jobs.insert_job(conn, values)
+        if job_id is None:
+            assert idempotency_key is not None
+            return _first(jobs.find_by_key(conn, idempotency_key), specification, idempotency_key)
+        for child in children:
+            jobs.insert_job(conn, child | {"parent_job_id": job_id})
+        made = [job_id, *(child["job_id"] for child in children)]
+        for item in made:
+            jobs.add_events(conn, item, [("state", "queued", "{}")])
+    if publish:
+        publish_ready(made)
+    return find(job_id)
+
+
+def _values(specification: Specification, queue: Queue | None, max_attempts: int) -> dict[str, Any]:
+    return {
+        "job_id": None,
+        "kind": specification.model_dump()["kind"],
+        "queue": queue or specification.queue,
+        "specification": specification.model_dump_json(),
+        "specification_version": specification.version,
+        "idempotency_key": None,
+        "parent_job_id": None,
+        "depends_on": [],
+        "max_attempts": max_attempts,
+        "progress_total": None,
+        "progress_unit": "",
+        "result": None,
+    }
+
+
+def _children(pipeline: Pipeline, parent: dict[str, Any], queue: Queue | None) -> list[dict[str, Any]]:
+    """Rows of the stages, in order; the parent's row is given their ids and their number."""
+    ids = {stage.name: uuid4() for stage in pipeline.stages}
+    parent["result"] = as_json({"jobs": ids})
+    parent["progress_total"], parent["progress_unit"] = len(ids), "stages"
+    return [
+        _values(stage.specification(), queue, parent["max_attempts"])
+        | {
+            "job_id": ids[stage.name],
+            "depends_on": [ids[name] for name in stage.after] or parent["depends_on"],
+        }
+        for stage in pipeline.ordered()
+    ]
+
+
+def _first(found: JobRow | None, specification: Specification, key: str) -> JobRow:
+    if found is None:
+        raise NotFoundError(f"The job of key {key!r} was removed just now.", hint="Submit again.")
+    same = specification.model_dump(mode="json") == found.specification
+    if not same:
+        raise UsageError(
+            f"Key {key!r} was used for other work: job {found.job_id} ({found.kind}).",
+            hint="Choose another key, or submit the same parameters.",
+        )
+    return found
+
+
+def publish_ready(ids: Sequence[UUID]) -> int:
+    """Tell the broker of those jobs that are queued and wait for nothing; how many it took."""
+    with connect("writer") as conn:
+        ready = jobs.ready(conn, ids)
+    sent = broker.publish(ready)
+    if sent:
+        with connect("writer") as conn:
+            jobs.mark_published(conn, sent)
+    return len(sent)
+
+
+def find(job_id: UUID | str) -> JobRow:
+    """The job of an id, or of the unique beginning of one (4 characters or more).
+
+    Raises:
+        NotFoundError: There is none.
+        UsageError: Several begin so.
+    """
+    with connect("writer") as conn:
+        if isinstance(job_id, str):
+            text = job_id.strip().lower()
+            found = jobs.find_by_prefix(conn, text) if len(text) >= 4 else []
+            if len(found) > 1:
+                raise UsageError(f"Several jobs begin with {text!r}.", hint="Give more of the id.")
+            row = jobs.find_job(conn, found[0]) if found else None
+        else:
+            row = jobs.find_job(conn, job_id)
+    if row is None:
+        raise NotFoundError(f"There is no job {job_id}.", hint="See `geofix jobs list`.")
+    return row
+
+
+def cancel(job_id: UUID | str) -> JobRow:
+    """Cancel a job that waits; ask one that runs to stop, which it does within seconds.
+
+    Raises:
+        UsageError: It has ended already.
+    """
+    row = find(job_id)
+    with connect("writer") as conn:
+        changed = jobs.request_cancel(conn, row.job_id)
+        for item, state in changed:
+            text = "cancelled" if state == "cancelled" else "cancel requested"
+            jobs.add_events(conn, item, [("state", text, "{}")])
+    if not changed and not row.cancel_requested:
+        raise UsageError(f"Job {row.job_id} is {row.state} already; there is nothing to cancel.")
+    settle(row)
+    return find(row.job_id)
+
+
+def retry(job_id: UUID | str) -> JobRow:
+    """Queue a job that ended badly again, with everything that was not begun because of it.
+
+    Raises:
+        UsageError: It did not end badly.
+    """
+    row = find(job_id)
+    with connect("writer") as conn:
+        again = jobs.requeue(conn, row.job_id)
+        for item in again:
+            jobs.add_events(conn, item, [("state", "queued again by hand", "{}")])
+    if not again:
+        raise UsageError(
+            f"Job {row.job_id} is {row.state}.", hint="Only failed, cancelled and parked jobs are retried."
+        )
+    settle(row)
+    publish_ready(again)
+    return find(row.job_id)
+
+
+def settle(job: JobRow) -> None:
+    """After a job changed its state: fail what can never run, bring its pipeline's row up to date."""
+    with connect("writer") as conn:
+        for item, error in jobs.fail_dependents(conn):
+            jobs.add_events(conn, item, [("state", f"failed: {error}", "{}")])
+    parent = job.job_id if job.kind == jobs.CONTAINER else job.parent_job_id
+    if parent is not None:
+        settle_pipeline(parent)
+
+
+def settle_pipeline(parent: UUID) -> None:
+    """Bring a pipeline's row up to date with its stages'; one transaction, the row locked first."""
+    with connect("writer") as conn:
+        state = jobs.settle(conn, parent)
+        if state is not None and state in jobs.TERMINAL:
+            jobs.add_events(conn, parent, [("state", state, "{}")])
+            unblocked = jobs.dependents(conn, parent) if state == "succeeded" else []
+        else:
+            unblocked = []
+    publish_ready(unblocked)
+
+
+def wait(
+    job_id: UUID,
+    *,
+    timeout_s: float | None = None,
+    every_s: float = 0.5,
+    tell: Callable[[JobRow], None] | None = None,
+) -> JobRow:
+    """Look until the job has ended (or the time is up) and return its row.
+
+    Args:
+        job_id: The job.
+        timeout_s: Seconds to wait at most; None waits for ever.
+        every_s: Seconds between two looks.
+        tell: Called with every row seen.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        row = find(job_id)
+        if tell is not None:
+            tell(row)
+        if row.is_finished or (deadline is not None and time.monotonic() > deadline):
+            return row
+        time.sleep(every_s)
+
+
+def require_success(job: JobRow) -> JobRow:
+    """The same job.
+
+    Raises:
+        JobFailedError: It ended otherwise.
+    """
+    if job.state != "succeeded":
+        raise JobFailedError(
+            f"Job {job.job_id} ({job.kind}) is {job.state}: {job.error or 'no error was noted'}",
+            hint=f"See `geofix jobs logs {job.job_id}`.",
+        )
+    return job

@@ -1,0 +1,37 @@
+"""What every stage is handed: a connection, the pipeline it belongs to, and where to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from geofix.database.engine import Connection
+from geofix.pipeline.file import Pipeline
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a stage.
+
+    Attributes:
+        conn: Open connection of the owner; committed after the stage.
+        pipeline: The pipeline.
+        out: Folder of its reports.
+    """
+
+    conn: Connection
+    pipeline: Pipeline
+    out: Path
+
+    @property
+    def snapshot_dir(self) -> Path:
+        """Where the pipeline's snapshot lies."""
+        return self.out / "snapshot"
+
+    def code_set(self, model: str, recipe: str, level: int) -> str:
+        """Name of a code set of this pipeline."""
+        return f"{self.pipeline.name}-{model}-{recipe}-l{level}"
+
+    def evaluation(self, localizer: str, level: int, split: str) -> str:
+        """Name of an evaluation of this pipeline."""
+        return f"{self.pipeline.name}-{localizer}-l{level}-{split}"

@@ -1,0 +1,282 @@
+"""What a pipeline file may say: a name, and stages with typed parameters."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.settings import get_settings
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class _Stage(BaseModel):
+    """A step; paths may hold ${shared}, ${home}, ${out} and ${here}."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Credited(_Stage):
+    licence: str | None = None
+    attribution: str | None = None
+
+
+class IngestRegions(_Credited):
+    """Load named polygons."""
+
+    do: Literal["ingest_regions"]
+    path: Path
+    level: str
+    code_field: str
+    name_field: str
+    dataset: str
+    layer: str | None = None
+
+
+class IngestPhotos(_Credited):
+    """Load photos, or positions alone."""
+
+    do: Literal["ingest_photos"]
+    path: Path
+    dataset: str
+    metadata: Path | None = None
+    columns: dict[str, str] | None = None
+    positions_only: bool = False
+
+
+class IngestAerial(_Credited):
+    """Load aerial rasters and give every covered cell a tile."""
+
+    do: Literal["ingest_aerial"]
+    paths: list[Path]
+    source: str
+    captured_at: date | None = None
+    extents: Path | None = None
+    tiles_level: int = 16
+    side_m: float = 154.0
+    min_coverage: float = 0.5
+
+
+class MissingTilesReport(_Stage):
+    """Write which tiles of an XYZ pyramid are missing, cell by cell."""
+
+    do: Literal["missing_tiles"]
+    source: str
+    level: int = 16
+
+
+class Cells(_Stage):
+    """Count photos and tiles per cell."""
+
+    do: Literal["cells"]
+    levels: list[int] = [13, 15, 16]
+
+
+class Snapshot(_Stage):
+    """Freeze a training set."""
+
+    do: Literal["snapshot"]
+    datasets: list[str]
+    mode: Literal["blocks", "track", "test"] = "blocks"
+    block_level: int = 13
+    cell_level: int = 15
+    buffer_m: float = 200.0
+    test: float = 0.15
+    val: float = 0.1
+    seed: int = 0
+    required: list[str] = ["train", "val", "test_seen", "test_unseen"]
+
+
+class MakeModel(_Stage):
+    """Make and register an encoder from a timm trunk and local weights (or a seed)."""
+
+    do: Literal["model"]
+    name: str
+    trunk: str
+    weights: Path | None = None
+    sha256: str | None = None
+    size: int | None = None
+    fit: Literal["center", "squash"] | None = None
+    mean: float | None = None
+    std: float | None = None
+    trunk_options: dict[str, Any] = {}
+    gem_p: float = 3.0
+    dimension: int | None = None
+    seed: int = 0
+
+
+class Embed(_Stage):
+    """Embed photos or aerial tiles."""
+
+    do: Literal["embed"]
+    what: Literal["photos", "aerial"]
+    model: str
+    datasets: list[str] | None = None
+
+
+class Codes(_Stage):
+    """Build one code set per level, calibrate it where there are validation photos, index it where asked."""
+
+    do: Literal["codes"]
+    model: str
+    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    levels: list[int]
+    within: str | None = None
+    calibrate: bool = True
+    index: bool = False
+
+
+class Evaluate(_Stage):
+    """Judge localizers on splits."""
+
+    do: Literal["evaluate"]
+    model: str
+    localizers: list[str]
+    levels: list[int] = [16]
+    splits: list[str] = ["test_seen", "test_unseen"]
+    within: str | None = None
+
+
+class Localize(_Stage):
+    """Answer photos and write the answers."""
+
+    do: Literal["localize"]
+    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    level: int
+    model: str
+    photos: list[str] = Field(default_factory=list, description="Files or glob patterns.")
+    split: str | None = Field(None, description="The photos of this split instead.")
+    limit: int = 10
+    within: str | None = None
+    k: int = 10
+
+
+class Table(_Stage):
+    """Write the table of all evaluations of this pipeline."""
+
+    do: Literal["table"]
+    by: list[str] = []
+    threshold_m: float = 200.0
+
+
+class Map(_Stage):
+    """Draw an evaluation's errors, or the coverage of a data set."""
+
+    do: Literal["map"]
+    show: Literal["errors", "tiles", "countries"] = "errors"
+    evaluation: str | None = None
+    source: str | None = None
+    dataset: str | None = None
+
+
+class Assignment(_Stage):
+    """Compare the country assigned to each photo with the country its metadata names."""
+
+    do: Literal["assignment"]
+    datasets: list[str]
+    field: str = "country"
+
+
+class Dates(_Stage):
+    """Compare embeddings of the same cells at two dates with those of different cells."""
+
+    do: Literal["dates"]
+    model: str
+    source: str
+
+
+Stage = Annotated[
+    IngestRegions
+    | IngestPhotos
+    | IngestAerial
+    | MissingTilesReport
+    | Cells
+    | Snapshot
+    | MakeModel
+    | Embed
+    | Codes
+    | Evaluate
+    | Localize
+    | Table
+    | Map
+    | Assignment
+    | Dates,
+    Field(discriminator="do"),
+]
+
+
+class Pipeline(BaseModel):
+    """The whole way of one data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    about: str = ""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+
+
+def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tuple[Pipeline, Path]:
+    """Read a pipeline file and fill in its variables.
+
+    Args:
+        path: YAML file.
+        variables: Further ${variables}; `shared`, `home`, `here` and `out` are always there.
+
+    Returns:
+        The pipeline, and its output folder below GEOFIX_HOME.
+
+    Raises:
+        NotFoundError: There is no such file.
+        BadInputError: It is no YAML, or a stage says something unknown; the message names stage and field.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"No pipeline file at {path}.", hint="There are some in examples/.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is no YAML: {error}.") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise BadInputError(f"{path} has no name.", hint="A pipeline file begins with `name: ...`.")
+    settings = get_settings()
+    out = settings.home_dir / "runs" / raw["name"]
+    known = {
+        "shared": os.fspath(settings.shared_dir),
+        "home": os.fspath(settings.home_dir),
+        "here": os.fspath(path.resolve().parent),
+        "out": os.fspath(out),
+        **(variables or {}),
+    }
+    try:
+        return Pipeline.model_validate(_filled(raw, known)), out
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(
+            f"{path}: {where}: {first['msg']} ({first.get('input')!r}).",
+            hint="See docs/data-formats.md for the stages and their fields.",
+        ) from error
+
+
+def _filled(value: Any, known: Mapping[str, str]) -> Any:
+    """Replace ${name} in every string."""
+    if isinstance(value, dict):
+        return {key: _filled(item, known) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, known) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise UsageError(f"Unknown variable ${{{match[1]}}}.", hint=f"Known: {', '.join(sorted(known))}.")
+        return known[match[1]]
+
+    return _VARIABLE.sub(fill, value)

@@ -1,0 +1,307 @@
+"""Stages that report: tables as Markdown and CSV, maps as PNG and GeoJSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+
+from geofix.database.queries import evaluations as evaluation_queries
+from geofix.database.queries import models as model_queries
+from geofix.database.queries import reports as queries
+from geofix.database.queries import snapshots as snapshot_queries
+from geofix.errors import BadInputError
+from geofix.ingest import aerial, aerial_tiles
+from geofix.pipeline import charts
+from geofix.pipeline import file as kinds
+from geofix.pipeline.context import Context
+from geofix.plain import plain
+from geofix.spatial import s2
+from geofix.spatial.distance import great_circle_m
+
+Result = dict[str, Any]
+
+_COLUMNS = {
+    "localizer": "localizer",
+    "level": "level",
+    "split": "split",
+    "n": "n",
+    "R@1 50 m": "recall_50m_percent",
+    "100 m": "recall_100m_percent",
+    "200 m": "recall_200m_percent",
+    "1 km": "recall_1000m_percent",
+    "median m": "median_m",
+    "mean km": "mean_km",
+    "GeoScore": "geoscore",
+}
+
+
+def table(context: Context, stage: kinds.Table) -> Result:
+    """All evaluations of this pipeline side by side, with oracle and trivial rows, and by region where asked."""
+    prefix = f"{context.pipeline.name}-"
+    rows = [
+        row
+        for row in evaluation_queries.list_evaluations(context.conn)
+        if row["evaluation"].startswith(prefix)
+    ]
+    if not rows:
+        raise BadInputError("There is no evaluation to show.", hint="Put an `evaluate` stage before `table`.")
+    shown = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
+    bounds = _bounds(context, [row["evaluation"] for row in rows])
+    text = [
+        f"# {context.pipeline.name}",
+        "",
+        context.pipeline.about.strip(),
+        "",
+        *markdown([*shown, *bounds]),
+    ]
+    by: Result = {}
+    for level in stage.by:
+        for row in rows:
+            found = evaluation_queries.by_region(context.conn, row["evaluation"], level, stage.threshold_m)
+            by[f"{row['evaluation']}/{level}"] = plain(found)
+            text += [
+                "",
+                f"## {row['evaluation']} by {level}, within {stage.threshold_m:,.0f} m",
+                "",
+                *markdown(found),
+            ]
+    target = context.out / "table.md"
+    target.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return {"rows": plain([*shown, *bounds]), "by": by, "outputs": [["file", str(target)]]}
+
+
+def _bounds(context: Context, names: Sequence[str]) -> list[Result]:
+    """Oracle and most-photographed-cell rows, one per level and split."""
+    found: dict[tuple[str, int, str], Result] = {}
+    for name in names:
+        row = evaluation_queries.find_evaluation(context.conn, name)
+        for bound, label in (("oracle", "oracle"), ("trivial", "most photographed cell")):
+            metrics = row["metrics"].get(bound)
+            if metrics:
+                recall = metrics["recall"]["1"]
+                found[label, row["level"], row["split"]] = {
+                    "localizer": label,
+                    "level": row["level"],
+                    "split": row["split"],
+                    "n": row["n"],
+                    "R@1 50 m": recall["50"],
+                    "100 m": recall["100"],
+                    "200 m": recall["200"],
+                    "1 km": recall["1000"],
+                    "median m": metrics["median_m"],
+                    "mean km": metrics["mean_km"],
+                    "GeoScore": metrics["geoscore"],
+                }
+    return [found[key] for key in sorted(found)]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows as a Markdown table."""
+    if not rows:
+        return ["(no rows)"]
+    columns = list(rows[0])
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return "-"
+        return f"{value:,.1f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return [*lines, *("| " + " | ".join(cell(row[column]) for column in columns) + " |" for row in rows)]
+
+
+def missing_tiles(context: Context, stage: kinds.MissingTilesReport) -> Result:
+    """CSV of the pyramid tiles that cells need and that do not exist."""
+    target = context.out / "missing_tiles.csv"
+    cells = missing = 0
+    with target.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("s2_token", "zoom", "needed", "missing", "tiles"))
+        for item in aerial_tiles.missing_tiles(context.conn, source=stage.source, level=stage.level):
+            writer.writerow((item.token, item.zoom, item.needed, len(item.missing), " ".join(item.missing)))
+            cells += 1
+            missing += len(item.missing)
+    return {"cells_with_missing_tiles": cells, "missing": missing, "outputs": [["file", str(target)]]}
+
+
+def draw(context: Context, stage: kinds.Map) -> Result:
+    """One picture: errors of an evaluation, tiles of an aerial source, or photos by country."""
+    if stage.show == "errors":
+        return _draw_errors(context, stage)
+    if stage.show == "tiles":
+        return _draw_tiles(context, stage)
+    return _draw_countries(context, stage)
+
+
+def _draw_errors(context: Context, stage: kinds.Map) -> Result:
+    if stage.evaluation is None:
+        raise BadInputError("A map of errors needs `evaluation`.")
+    name = f"{context.pipeline.name}-{stage.evaluation}"
+    row = evaluation_queries.find_evaluation(context.conn, name)
+    lines = evaluation_queries.error_lines(context.conn, name)
+    train = snapshot_queries.snapshot_photos(context.conn, row["snapshot_id"], ["train"])
+    picture = context.out / f"errors-{stage.evaluation}.png"
+    median = row["metrics"]["median_m"]
+    title = f"{name}: n = {row['n']:,}, median error {median:,.0f} m"
+    positions = train[["lon", "lat"]].to_numpy(float) if len(train) else np.empty((0, 2))
+    charts.draw_errors(picture, lines, positions, title, _credit(context))
+    shapes = context.out / f"errors-{stage.evaluation}.geojson"
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "LineString", "coordinates": [line[:2].tolist(), line[2:4].tolist()]},
+            "properties": {"error_m": round(float(line[4]), 1)},
+        }
+        for line in lines
+        if not np.isnan(line[2])
+    ]
+    document = {"type": "FeatureCollection", "attribution": _credit(context), "features": features}
+    shapes.write_text(json.dumps(document), encoding="utf-8")
+    return {
+        "map": str(picture),
+        "geojson": str(shapes),
+        "outputs": [["file", str(picture)], ["file", str(shapes)]],
+    }
+
+
+def _draw_tiles(context: Context, stage: kinds.Map) -> Result:
+    """Coverage of tiles on the map, and the tiles themselves as a contact sheet."""
+    source = stage.source or ""
+    rows = queries.tiles(context.conn, source)
+    if not rows:
+        raise BadInputError(f"Aerial source {source!r} has no tile.")
+    ids = np.array([row[0] for row in rows], np.int64)
+    coverage = np.array([row[1] for row in rows])
+    picture = context.out / f"tiles-{source}.png"
+    title = f"{source}: {len(np.unique(ids)):,} cells with a tile, {len(rows):,} tiles"
+    charts.draw_cells(
+        picture, list(s2.polygon(ids)), 100 * coverage, title, "covered, percent", _credit(context)
+    )
+    sheet = context.out / f"sheet-{source}.png"
+    charts.contact_sheet(
+        sheet, _sample_tiles(context, source, rows), f"{source}: north-up tiles", _credit(context)
+    )
+    return {
+        "map": str(picture),
+        "sheet": str(sheet),
+        "outputs": [["file", str(picture)], ["file", str(sheet)]],
+    }
+
+
+def _sample_tiles(
+    context: Context, source: str, rows: Sequence[tuple[int, float, str | None]], count: int = 24
+) -> list[tuple[str, Any]]:
+    """Tiles spread evenly over a source, cut from its rasters."""
+    from geofix.imagery.raster import read_square
+
+    sources = list(aerial.raster_sources(context.conn, source=source).values())
+    chosen = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+    pictures = []
+    for s2_id, coverage, day in chosen:
+        lon, lat = s2.center(np.array([s2_id], np.int64))
+        rgb, _ = read_square(sources, float(lon[0]), float(lat[0]), size_px=160)
+        token = s2.token(np.array([s2_id], np.int64))[0]
+        pictures.append((f"{token} {day or ''} {100 * coverage:.0f} %", rgb))
+    return pictures
+
+
+def _draw_countries(context: Context, stage: kinds.Map) -> Result:
+    rows = queries.country_shapes(context.conn, stage.dataset or "")
+    shapes = [shapely.from_wkb(row[1]) for row in rows]
+    counts = np.array([row[2] for row in rows], float)
+    picture = context.out / f"countries-{stage.dataset}.png"
+    title = f"{stage.dataset}: {int(counts.sum()):,} positions by country (a count, not a density)"
+    charts.draw_cells(picture, shapes, np.log10(1 + counts), title, "log10(1 + positions)", _credit(context))
+    return {"map": str(picture), "outputs": [["file", str(picture)]]}
+
+
+def assignment(context: Context, stage: kinds.Assignment) -> Result:
+    """Country that each photo was given, against the country its metadata names."""
+    rows = queries.assignment(context.conn, stage.datasets, stage.field)
+    top = queries.by_region(context.conn, stage.datasets, "country")
+    admin = queries.by_region(context.conn, stage.datasets, "admin1")
+    target = context.out / "assignment.md"
+    shown = [{**row, "different": ", ".join(row["different"][:12])} for row in rows]
+    text = [
+        "# Country of each photo",
+        "",
+        *markdown(shown),
+        "",
+        "## Countries with most photos",
+        "",
+        *markdown(top),
+    ]
+    text += ["", "## Admin-1 regions with most photos", "", *markdown(admin)]
+    target.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return {"datasets": plain(rows), "top": plain(top[:5]), "outputs": [["file", str(target)]]}
+
+
+def dates(context: Context, stage: kinds.Dates) -> Result:
+    """Cosine between two dates of one cell, and between different cells at those dates."""
+    model = model_queries.find_model(context.conn, stage.model)
+    rows = queries.tile_dates(context.conn, model.model_id, stage.source)
+    ids, vectors = model_queries.read_tile_embeddings(context.conn, model)
+    place = np.searchsorted(ids, [row[0] for row in rows])
+    days = sorted({row[2] for row in rows if row[2]})
+    if len(days) < 2:
+        raise BadInputError(f"{stage.source} has {len(days)} date(s), two are needed.")
+    by_day = [
+        {row[1]: place[i] for i, row in enumerate(rows) if row[2] == day} for day in (days[0], days[-1])
+    ]
+    common = sorted(set(by_day[0]) & set(by_day[1]))
+    first = vectors[[by_day[0][cell] for cell in common]].astype(np.float32)
+    last = vectors[[by_day[1][cell] for cell in common]].astype(np.float32)
+    cosines = first @ last.T
+    own = np.diag(cosines)
+    other = cosines[~np.eye(len(common), dtype=bool)]
+    best = cosines.argmax(axis=1) == np.arange(len(common))
+    return {
+        "source": stage.source,
+        "dates": [days[0], days[-1]],
+        "cells": len(common),
+        "same_cell_cosine": float(own.mean()),
+        "other_cell_cosine": float(other.mean()) if len(other) else None,
+        "found_across_dates_percent": float(100 * best.mean()),
+        "outputs": [],
+    }
+
+
+def add_errors(answers: list[dict[str, Any]], truth: dict[str, tuple[float, float]]) -> None:
+    """Put the distance from the truth beside each answer whose photo's position is known."""
+    for answer in answers:
+        known = truth.get(answer["photo"])
+        if known is not None and "position" in answer:
+            position = answer["position"]
+            answer["error_m"] = float(great_circle_m(known[0], known[1], position["lon"], position["lat"]))
+
+
+def short_answers(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Photo, position, probability and error of each answer."""
+    return [
+        {
+            "photo": answer["photo"].rsplit("/", 1)[-1],
+            **({"error": answer["error"]} if "error" in answer else {}),
+            **answer.get("position", {}),
+            "probability": answer["candidates"][0]["probability"] if "candidates" in answer else None,
+            "error_m": answer.get("error_m"),
+            "cells_in_scope": answer.get("search", {}).get("cells_in_scope"),
+        }
+        for answer in answers
+    ]
+
+
+def _credit(context: Context) -> str:
+    """Attribution of every data set that the pipeline loads."""
+    names = [
+        name
+        for stage in context.pipeline.stages
+        for name in (getattr(stage, "dataset", None), getattr(stage, "source", None))
+        if name
+    ]
+    rows = queries.credits(context.conn, names)
+    return "; ".join(dict.fromkeys(part for _, licence, credit in rows if (part := credit or licence)))[:300]

@@ -1,0 +1,272 @@
+"""One function per kind of stage; each can be repeated without harm and says what it made."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from geofix.database.queries import cells as cell_queries
+from geofix.database.queries import codes as code_queries
+from geofix.database.queries import models as model_queries
+from geofix.database.queries import snapshots as snapshot_queries
+from geofix.errors import BadInputError, NotFoundError
+from geofix.pipeline import file as kinds
+from geofix.pipeline import reports
+from geofix.pipeline.context import Context
+from geofix.plain import plain
+from geofix.settings import get_settings
+from geofix.snapshots.build import build_snapshot, stored_snapshot
+
+Result = dict[str, Any]
+
+
+def ingest_regions(context: Context, stage: kinds.IngestRegions) -> Result:
+    """Load named polygons."""
+    from geofix.ingest.regions import ingest_regions as load
+
+    result = load(
+        context.conn,
+        stage.path,
+        level=stage.level,
+        code_field=stage.code_field,
+        name_field=stage.name_field,
+        dataset=stage.dataset,
+        layer=stage.layer,
+        licence=stage.licence,
+        attribution=stage.attribution,
+    )
+    return {**plain(result), "outputs": [["dataset", stage.dataset]]}
+
+
+def ingest_photos(context: Context, stage: kinds.IngestPhotos) -> Result:
+    """Load photos or positions."""
+    from geofix.ingest.photos import ingest_photos as load
+
+    result = load(
+        context.conn,
+        stage.path,
+        dataset=stage.dataset,
+        metadata=stage.metadata,
+        columns=stage.columns,
+        positions_only=stage.positions_only,
+        licence=stage.licence,
+        attribution=stage.attribution,
+    )
+    return {**plain(result), "outputs": [["dataset", stage.dataset]]}
+
+
+def ingest_aerial(context: Context, stage: kinds.IngestAerial) -> Result:
+    """Load rasters and register tiles."""
+    from geofix.ingest.aerial import ingest_aerial as load
+    from geofix.ingest.aerial_tiles import register_tiles
+
+    result = load(
+        context.conn,
+        stage.paths,
+        source=stage.source,
+        captured_at=stage.captured_at,
+        extents=stage.extents,
+        licence=stage.licence,
+        attribution=stage.attribution,
+    )
+    tiles = register_tiles(
+        context.conn,
+        source=stage.source,
+        level=stage.tiles_level,
+        side_m=stage.side_m,
+        min_coverage=stage.min_coverage,
+    )
+    return {**plain(result), "tiles": plain(tiles), "outputs": [["dataset", stage.source]]}
+
+
+def cells(context: Context, stage: kinds.Cells) -> Result:
+    """Count photos and tiles per cell."""
+    return {"levels": [plain(cell_queries.refresh_cells(context.conn, level)) for level in stage.levels]}
+
+
+def snapshot(context: Context, stage: kinds.Snapshot) -> Result:
+    """Freeze a training set."""
+    result = build_snapshot(
+        context.conn,
+        stage.datasets,
+        context.snapshot_dir,
+        overwrite=True,
+        required=tuple(stage.required),
+        mode=stage.mode,
+        block_level=stage.block_level,
+        cell_level=stage.cell_level,
+        buffer_m=stage.buffer_m,
+        test=stage.test,
+        val=stage.val,
+        seed=stage.seed,
+    )
+    outputs = [["snapshot", result["sha256"]], ["file", str(context.snapshot_dir / "snapshot.json")]]
+    return {**result, "outputs": outputs}
+
+
+def make_model(context: Context, stage: kinds.MakeModel) -> Result:
+    """Make an encoder directory below GEOFIX_HOME and register it."""
+    from geofix.codes.register import register_model
+    from geofix.models.create import create_model
+
+    directory = get_settings().home_dir / "models" / stage.name
+    create_model(
+        directory,
+        trunk=stage.trunk,
+        weights=None if stage.weights is None else str(stage.weights),
+        sha256=stage.sha256,
+        size=stage.size,
+        fit=stage.fit,
+        mean=stage.mean,
+        std=stage.std,
+        trunk_options=stage.trunk_options,
+        gem_p=stage.gem_p,
+        dimension=stage.dimension,
+        seed=stage.seed,
+        overwrite=True,
+    )
+    row = register_model(context.conn, directory, stage.name)
+    outputs = [["model", stage.name], ["file", str(directory / "model.json")]]
+    return {"model": row.name, "dimension": row.dimension, "sha256": row.weights_sha256, "outputs": outputs}
+
+
+def embed(context: Context, stage: kinds.Embed) -> Result:
+    """Embed what is not embedded yet."""
+    from geofix.codes.embed_store import embed_all
+
+    model = model_queries.find_model(context.conn, stage.model)
+    return {
+        **plain(embed_all(context.conn, model, stage.what, datasets=stage.datasets)),
+        "outputs": [["model", stage.model]],
+    }
+
+
+def codes(context: Context, stage: kinds.Codes) -> Result:
+    """Build a code set per level, replacing those of an earlier run."""
+    from geofix.codes.build import build_code_set
+    from geofix.codes.index import build_index, recall_with_photos
+    from geofix.ingest.region_text import region_ewkb
+    from geofix.localize.calibrate import calibrate_code_set
+
+    conn = context.conn
+    model = model_queries.find_model(conn, stage.model)
+    row = stored_snapshot(conn, context.snapshot_dir) if stage.recipe == "cellmean" else None
+    made: Result = {}
+    names = []
+    for level in stage.levels:
+        name = context.code_set(stage.model, stage.recipe, level)
+        drop_if_there(context, name)
+        made[name] = build_code_set(
+            conn,
+            name=name,
+            model=model,
+            recipe=stage.recipe,
+            level=level,
+            snapshot_id=None if row is None else row.snapshot_id,
+            region_ewkb=None if stage.within is None else region_ewkb(conn, stage.within),
+        )
+        found = code_queries.find_code_set(conn, name)
+        if stage.calibrate and row is not None and row.counts.get("val", 0):
+            made[name]["calibration"] = plain(calibrate_code_set(conn, found, row.snapshot_id))
+        if stage.index:
+            made[name]["index"] = build_index(conn, found)
+            measured = recall_with_photos(conn, code_queries.find_code_set(conn, name))
+            made[name]["recall"] = None if measured is None else measured.recall
+        names.append(["code_set", name])
+    return {"code_sets": made, "outputs": names}
+
+
+def drop_if_there(context: Context, name: str) -> None:
+    """Remove a code set of an earlier run; its evaluations keep their rows."""
+    try:
+        found = code_queries.find_code_set(context.conn, name)
+    except NotFoundError:
+        return
+    code_queries.drop_code_set(context.conn, found)
+
+
+def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
+    """Judge every localizer at every level on every split that holds photos."""
+    from geofix.evaluation.service import evaluate as judge
+
+    row = stored_snapshot(context.conn, context.snapshot_dir)
+    rows: Result = {}
+    recipes = {"cellmean": "cellmean", "aerial_only": "aerial"}
+    for localizer in stage.localizers:
+        levels = stage.levels if localizer in (*recipes, "most_photographed") else stage.levels[:1]
+        for level in levels:
+            for split in stage.splits:
+                if not row.counts.get(split, 0):
+                    continue
+                name = context.evaluation(localizer, level, split)
+                code_set = (
+                    context.code_set(stage.model, recipes[localizer], level) if localizer in recipes else None
+                )
+                rows[name] = judge(
+                    context.conn,
+                    localizer=localizer,
+                    snapshot=context.snapshot_dir,
+                    split=split,
+                    name=name,
+                    model=stage.model,
+                    code_set=code_set,
+                    level=level,
+                    within=stage.within,
+                    replace=True,
+                )
+    if not rows:
+        raise BadInputError(
+            f"No split of {', '.join(stage.splits)} holds a photo.", hint=f"The snapshot has {row.counts}."
+        )
+    return {"evaluations": plain(rows), "outputs": [["evaluation", name] for name in rows]}
+
+
+def localize(context: Context, stage: kinds.Localize) -> Result:
+    """Answer photos, and where their position is known say how far off the answer is."""
+    from geofix.localize.service import localize_photos
+
+    photos, truth = _asked(context, stage)
+    code_set = context.code_set(stage.model, stage.recipe, stage.level)
+    answers = localize_photos(context.conn, photos, code_set, within=stage.within, k=stage.k)
+    reports.add_errors(answers, truth)
+    target = context.out / "localized.json"
+    target.write_text(json.dumps(plain(answers), indent=2), encoding="utf-8")
+    return {"photos": reports.short_answers(answers), "outputs": [["file", str(target)]]}
+
+
+def _asked(context: Context, stage: kinds.Localize) -> tuple[list[Path], dict[str, tuple[float, float]]]:
+    """Files to answer, and (lon, lat) of those that the snapshot knows."""
+    truth: dict[str, tuple[float, float]] = {}
+    if stage.split is not None:
+        row = stored_snapshot(context.conn, context.snapshot_dir)
+        for uri, lon, lat in snapshot_queries.split_files(
+            context.conn, row.snapshot_id, stage.split, stage.limit
+        ):
+            truth[uri.removeprefix("file://")] = (lon, lat)
+        return [Path(name) for name in truth], truth
+    names = sorted({name for pattern in stage.photos for name in glob.glob(pattern)})[: stage.limit]
+    if not names:
+        raise BadInputError(f"No file matches {', '.join(stage.photos)}.")
+    return [Path(name) for name in names], truth
+
+
+STAGES: dict[type, Callable[..., Result]] = {
+    kinds.IngestRegions: ingest_regions,
+    kinds.IngestPhotos: ingest_photos,
+    kinds.IngestAerial: ingest_aerial,
+    kinds.Cells: cells,
+    kinds.Snapshot: snapshot,
+    kinds.MakeModel: make_model,
+    kinds.Embed: embed,
+    kinds.Codes: codes,
+    kinds.Evaluate: evaluate,
+    kinds.Localize: localize,
+    kinds.MissingTilesReport: reports.missing_tiles,
+    kinds.Table: reports.table,
+    kinds.Map: reports.draw,
+    kinds.Assignment: reports.assignment,
+    kinds.Dates: reports.dates,
+}

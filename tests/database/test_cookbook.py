@@ -1,0 +1,137 @@
+"""Every query of docs/sql-cookbook.md runs, as the analysts' role, on data that the product itself made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from cookbook_world import fill
+from geofix.database import engine
+from geofix.settings import Settings, get_settings
+from servers import Database, Servers
+
+COOKBOOK = Path(__file__).resolve().parents[2] / "docs" / "sql-cookbook.md"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TITLE = re.compile(r"-- name: ([a-z0-9-]+)\n")
+
+
+def blocks() -> dict[str, str]:
+    """Queries of the cookbook by name."""
+    found: dict[str, str] = {}
+    for language, text in FENCE.findall(COOKBOOK.read_text()):
+        title = TITLE.match(text)
+        assert language == "sql" and title, f"a block without `-- name:` as first line: {text[:60]!r}"
+        assert title[1] not in found, f"two queries are named {title[1]}"
+        found[title[1]] = text
+    return found
+
+
+@pytest.fixture(scope="module")
+def filled(cluster: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One database for all queries: they cannot change it."""
+    with cluster.database() as database, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Settings.model_config, "env_file", None)
+        patch.setenv("GEOFIX_HOME", str(tmp_path_factory.mktemp("home")))
+        for role, variable in (("owner", "DATABASE"), ("writer", "WRITER"), ("reader", "READER")):
+            patch.setenv(f"GEOFIX_{variable}_URL", database.url(role))  # type: ignore[arg-type]
+        get_settings.cache_clear()
+        try:
+            fill(tmp_path_factory.mktemp("cookbook"))
+            yield database
+        finally:
+            engine.dispose()
+            get_settings.cache_clear()
+
+
+def ask(database: Database, name: str) -> list[dict[str, Any]]:
+    with database.connect("reader") as conn, conn.cursor(row_factory=dict_row) as cursor:
+        # prepare=True: one statement alone, as `geofix sql` sends it.
+        cursor.execute(blocks()[name].rstrip().removesuffix(";"), prepare=True)
+        assert cursor.description
+        return cursor.fetchall()
+
+
+def test_there_are_enough_queries() -> None:
+    assert len(blocks()) >= 14
+
+
+@pytest.mark.parametrize("name", blocks())
+def test_query_runs_as_the_reader_and_finds_something(filled: Database, name: str) -> None:
+    rows = ask(filled, name)
+    assert rows, f"{name} returned no row"
+    assert len(rows[0]) >= 2
+
+
+def test_the_role_is_the_reader_and_cannot_write(filled: Database) -> None:
+    with filled.connect("reader") as conn:
+        assert conn.execute("SELECT current_user").fetchone() == ("geofix_reader",)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("DELETE FROM reject")
+
+
+def test_photos_near_a_line_are_near_it_and_complete(filled: Database) -> None:
+    rows = ask(filled, "photos-near-a-line")
+    assert all(row["distance_m"] <= 300 for row in rows)
+    assert {row["source_key"].split("/")[0] for row in rows} == {"town1"} and len(rows) == 40
+
+
+def test_range_join_counts_what_geometry_counts(filled: Database) -> None:
+    (row,) = ask(filled, "photos-in-a-polygon")
+    with filled.connect("reader") as conn:
+        direct = conn.execute(
+            "SELECT count(*) FROM photo WHERE ST_Covers(ST_MakeEnvelope(7.44, 47.49, 7.56, 47.51, 4326), geom)"
+        ).fetchone()
+    assert direct == (row["photos"],) and row["photos"] > 40
+
+
+def test_accuracy_by_country_adds_up_to_the_evaluation(filled: Database) -> None:
+    by_country = ask(filled, "accuracy-by-country")
+    whole = {row["evaluation"]: row for row in ask(filled, "evaluations-side-by-side")}["streets-cellmean"]
+    with filled.connect("reader") as conn:
+        left_out = conn.execute(
+            "SELECT count(*) FROM prediction_top1 t JOIN photo p USING (photo_id)"
+            " WHERE t.evaluation = 'streets-cellmean' AND p.gps_accuracy_m > 100"
+        ).fetchone()
+    assert left_out is not None
+    n = sum(row["n"] for row in by_country)
+    assert n == whole["n"] - left_out[0]
+    assert round(100 * sum(row["hits"] for row in by_country) / n, 6) == round(
+        float(whole["recall_100m_percent"]), 6
+    )
+
+
+def test_worst_photos_come_worst_first_with_a_vector_each(filled: Database) -> None:
+    errors = [row["error_m"] for row in ask(filled, "worst-photos")]
+    assert errors == sorted(errors, reverse=True) and len(errors) == 20
+
+
+def test_search_inside_a_country_stays_inside(filled: Database) -> None:
+    everywhere = ask(filled, "code-sets")
+    inside = ask(filled, "search-inside-a-country")
+    cells = {row["name"]: row["cells"] for row in everywhere}["streets-l16"]
+    assert {row["method"] for row in inside} == {"exact"}
+    assert 0 < inside[0]["cells_in_scope"] < cells
+
+
+def test_cells_without_aerial_tile_are_those_of_towns_without_imagery(filled: Database) -> None:
+    without = {row["s2_token"] for row in ask(filled, "cells-without-aerial-tile")}
+    with filled.connect("reader") as conn:
+        of_towns = conn.execute(
+            "SELECT DISTINCT s2_token(s2_parent(s2_id, 16)) FROM photo WHERE source_key !~ '^town[04]/'"
+        ).fetchall()
+    assert without == {row[0] for row in of_towns}
+
+
+def test_two_evaluations_are_compared_on_all_their_photos(filled: Database) -> None:
+    rows = ask(filled, "compare-two-evaluations-by-cell")
+    for row in rows:
+        assert row["hits_b"] - row["hits_a"] == row["only_b"] - row["only_a"]
+    with filled.connect("reader") as conn:
+        asked = conn.execute("SELECT count(*) FROM evaluation_hits('streets-knn', 50)").fetchone()
+    assert asked == (sum(row["photos"] for row in rows),)
