@@ -36,9 +36,8 @@ _sinks: list[ProgressSink] = []
 
 def configure(level: str = "INFO", *, json: bool = False) -> None:
     """Send all logs to stderr, as lines for people or as JSON for machines."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=_console.is_terminal)
-    )
+    lines = structlog.dev.ConsoleRenderer(colors=_console.is_terminal)
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if json else lines
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
         None, description="Owner's connection; unset: the embedded PostgreSQL below home."
     )
     writer_url: SecretStr | None = Field(None, description="Connection of the workers' role; unset: derived.")
-    reader_url: SecretStr | None = Field(None, description="Connection of the analysts' role; unset: derived.")
+    reader_url: SecretStr | None = Field(None, description="Connection of the analysts; unset: derived.")
     broker_url: SecretStr | None = Field(None, description="Celery broker; unset: the embedded Redis.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     log_level: str = Field("INFO", validation_alias=AliasChoices("GEOFIX_LOG_LEVEL", "log_level"))

@@ -1,4 +1,4 @@
-"""A small world for the cookbook's queries: two countries, six towns, loaded and judged by the product itself."""
+"""A small world for the cookbook: two countries, six towns, loaded and judged by the product itself."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _photos(conn: Connection, folder: Path) -> None:
                         "captured_at": (start + timedelta(seconds=20 * i)).isoformat(),
                         "sequence": f"town{t}-s{s}",
                         "heading_deg": 90,
-                        "gps_accuracy_m": 400 if (t, s) == (1, 3) else 8,
+                        "gps_accuracy_m": 400 if (t, s) == (0, 0) else 8,
                         "author": f"walker {s}",
                     }
                 )

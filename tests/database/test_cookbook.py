@@ -9,10 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from cookbook_world import fill
 from psycopg.rows import dict_row
 
-from cookbook_world import fill
-from geofix.database import engine
+from geofix.database import engine, sandbox
 from geofix.settings import Settings, get_settings
 from servers import Database, Servers
 
@@ -51,8 +51,7 @@ def filled(cluster: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def ask(database: Database, name: str) -> list[dict[str, Any]]:
     with database.connect("reader") as conn, conn.cursor(row_factory=dict_row) as cursor:
-        # prepare=True: one statement alone, as `geofix sql` sends it.
-        cursor.execute(blocks()[name].rstrip().removesuffix(";"), prepare=True)
+        cursor.execute(blocks()[name])
         assert cursor.description
         return cursor.fetchall()
 
@@ -63,9 +62,11 @@ def test_there_are_enough_queries() -> None:
 
 @pytest.mark.parametrize("name", blocks())
 def test_query_runs_as_the_reader_and_finds_something(filled: Database, name: str) -> None:
-    rows = ask(filled, name)
+    # The way of `geofix sql`: prepared and described first, read-only, one statement alone.
+    with sandbox.ask(blocks()[name], get_settings()) as answer:
+        rows = [row for batch in answer.batches() for row in batch]
+        assert len(answer.columns) >= 2
     assert rows, f"{name} returned no row"
-    assert len(rows[0]) >= 2
 
 
 def test_the_role_is_the_reader_and_cannot_write(filled: Database) -> None:
@@ -85,7 +86,8 @@ def test_range_join_counts_what_geometry_counts(filled: Database) -> None:
     (row,) = ask(filled, "photos-in-a-polygon")
     with filled.connect("reader") as conn:
         direct = conn.execute(
-            "SELECT count(*) FROM photo WHERE ST_Covers(ST_MakeEnvelope(7.44, 47.49, 7.56, 47.51, 4326), geom)"
+            "SELECT count(*) FROM photo"
+            " WHERE ST_Covers(ST_MakeEnvelope(7.44, 47.49, 7.56, 47.51, 4326), geom)"
         ).fetchone()
     assert direct == (row["photos"],) and row["photos"] > 40
 

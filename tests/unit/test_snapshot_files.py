@@ -180,3 +180,12 @@ def test_a_split_belongs_to_its_table() -> None:
     frame = photos(200)
     with pytest.raises(UsageError, match="does not belong"):
         labelled(frame.iloc[:10], split_photos(frame, required=()))
+
+
+def test_a_snapshot_without_training_cells_can_be_read_back(tmp_path):
+    photos = pd.DataFrame(
+        {"photo_id": [1, 2], "lon": [1.0, 2.0], "lat": [3.0, 4.0], "split": "test_unseen", "dataset": "d"}
+    )
+    cells = pd.DataFrame({"s2_id": np.array([], np.int64), "photos": np.array([], np.int32)})
+    write_snapshot(tmp_path / "s", photos, config={}, sources={"d": {}}, cells=cells)
+    assert load_snapshot(tmp_path / "s").counts["test_unseen"] == 2

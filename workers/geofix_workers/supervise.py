@@ -1,4 +1,4 @@
-"""`geofix worker`: one Celery worker process per queue, started again when it dies, and the sweep beside them."""
+"""`geofix worker`: one Celery worker per queue, started again when it dies, and the sweep beside them."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def _end(children: list[Child]) -> None:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _log.warning(
-                "worker does not end; killing it, its job will be taken up by lease", pid=process.pid
-            )
+            _log.warning("worker does not end; killing it, its job is taken up later", pid=process.pid)
             process.kill()
 
 
@@ -108,6 +106,7 @@ def serve_queue(queue: str, concurrency: int) -> None:
     from geofix_workers import lifecycle
     from geofix_workers.app import app
 
+    lifecycle.serve([queue])
     worker: Any = app.Worker(
         hostname=f"{queue}-{os.getpid()}@%h",
         pool_cls=POOLS[queue],
@@ -118,9 +117,16 @@ def serve_queue(queue: str, concurrency: int) -> None:
         without_heartbeat=True,
         quiet=True,
     )
-    lifecycle.serve([queue])
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     worker.start()
     sys.exit(worker.exitcode)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Shut down warmly when whoever started this process is gone, even killed."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:

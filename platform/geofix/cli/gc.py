@@ -19,10 +19,11 @@ def gc(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove orphan leaves, half-built code sets, lost embeddings, half-written folders, old rows, dumps and logs.
+    """Remove what nothing refers to any more and what is older than it is kept.
 
-    How long things are kept: GEOFIX_KEEP_QUERIES_DAYS, GEOFIX_KEEP_AUDIT_DAYS, GEOFIX_KEEP_BACKUPS,
-    GEOFIX_KEEP_LOGS_DAYS, GEOFIX_GC_GRACE_HOURS.
+    Orphan leaves, half-built code sets, embeddings without their picture, half-written folders below
+    GEOFIX_HOME, old answers, audit rows, dumps and logs. How long they are kept: GEOFIX_KEEP_QUERIES_DAYS,
+    GEOFIX_KEEP_AUDIT_DAYS, GEOFIX_KEEP_BACKUPS, GEOFIX_KEEP_LOGS_DAYS, GEOFIX_GC_GRACE_HOURS.
 
     Example: geofix gc --dry-run
     """

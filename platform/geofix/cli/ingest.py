@@ -130,7 +130,7 @@ def regions(
     ],
     level: Annotated[str, typer.Option(help="country, admin1 or a name of your own.")],
     code_field: Annotated[
-        str, typer.Option(help="Field with the code; features of one code become one region.")
+        str, typer.Option(help="Field with the code, or several: the first filled one counts.")
     ],
     name_field: Annotated[str, typer.Option(help="Field with the name.")],
     dataset: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's.")] = None,

@@ -44,31 +44,26 @@ def run(
 
 def show_results(results: list[StageResult]) -> None:
     """Print the stages, and the tables that they made."""
-    table(
-        ("stage", "state", "seconds", "result"),
-        [
-            (r.stage, "unchanged" if r.skipped else "done", round(r.seconds, 1), _short(r.result))
-            for r in results
-        ],
-    )
+    rows = [
+        (r.stage, "unchanged" if r.skipped else "done", round(r.seconds, 1), _short(r.result))
+        for r in results
+    ]
+    table(("stage", "state", "seconds", "result"), rows)
     for result in results:
-        for rows in (result.result.get("rows"), result.result.get("photos")):
-            if isinstance(rows, list) and rows:
-                table(
-                    list(rows[0]),
-                    [[row.get(column) for column in rows[0]] for row in rows],
-                    title=result.stage,
-                )
+        for found in (result.result.get("rows"), result.result.get("photos"), result.result.get("datasets")):
+            if isinstance(found, list) and found:
+                columns = list(found[0])
+                table(columns, [[row.get(column) for column in columns] for row in found], title=result.stage)
 
 
 def _short(result: dict[str, Any]) -> str:
     """The plain values of a result on one line."""
-    plain = {
-        k: v
-        for k, v in result.items()
-        if isinstance(v, int | float | str) and k not in ("outputs", "rejects")
-    }
-    return ", ".join(
-        f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in plain.items()
-    )[:90]
+    shown = []
+    for key, value in result.items():
+        if isinstance(value, float):
+            shown.append(f"{key} {value:,.3g}")
+        elif isinstance(value, int):
+            shown.append(f"{key} {value:,}")
+        elif isinstance(value, str) and key not in ("rejects", "sha256", "directory"):
+            shown.append(f"{key} {value}")
+    return ", ".join(shown)[:110]

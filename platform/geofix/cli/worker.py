@@ -38,7 +38,7 @@ def worker(
         raise UsageError(f"There is no queue {', '.join(unknown)!r}.", hint=f"Queues: {', '.join(QUEUES)}.")
     celery_app()  # a clear error where Celery is not installed
     arguments = ["all", ",".join(dict.fromkeys(names)), str(concurrency), "beat" if beat else "no-beat"]
-    os.execv(sys.executable, [sys.executable, "-m", "geofix_workers", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "geofix_workers", *arguments])
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from geofix.database.queries.leaves import Parent
 from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError
 from geofix.imagery.raster import read_square
-from geofix.imagery.sources import RasterSource
+from geofix.imagery.sources import RasterSource, SourceKind
 from geofix.models.encoder import Encoder
 from geofix.models.registry import choose_device, load_model
 from geofix.settings import get_settings
@@ -124,7 +124,10 @@ def _work(
         return [(photo_id, _photo_source(uri)) for photo_id, uri in photos], total
     tiles, total = model_queries.tiles_to_embed(conn, model.model_id, datasets)
     rows = model_queries.raster_rows(conn, sorted({item for tile in tiles for item in tile[3]}))
-    rasters = {key: RasterSource.from_row(uri, kind, crs, reading) for key, uri, kind, crs, reading in rows}
+    rasters = {
+        key: RasterSource.from_row(uri, cast("SourceKind", kind), crs, reading)
+        for key, uri, kind, crs, reading in rows
+    }
     size = load_size(model)
     return [
         (tile_id, tile_loader(s2_id, side_m, [rasters[item] for item in raster_ids], size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +14,7 @@ _CHUNK = 65_536
 
 
 def cell_means(
-    embeddings: npt.NDArray, s2_ids: npt.ArrayLike, level: int
+    embeddings: npt.NDArray[Any], s2_ids: npt.ArrayLike, level: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Unit mean vector of each cell.
 

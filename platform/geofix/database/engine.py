@@ -69,7 +69,7 @@ def check_once(connection: Connection, url: str) -> None:
     """
     key = (os.getpid(), url)
     if key not in _checked:
-        require_versions(connection)
+        require_versions(connection, notes=False)
         connection.rollback()
         _checked.add(key)
 

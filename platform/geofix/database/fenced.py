@@ -32,8 +32,8 @@ class FencedOutError(BaseException):
 class FencedConnection(psycopg.Connection[tuple[Any, ...]]):
     """A psycopg connection bound to one claim of one job."""
 
-    job_id: UUID
-    token: int
+    job_id: UUID | None = None
+    token: int = 0
 
     def commit(self) -> None:
         """Commit, or roll back when the claim is lost.
@@ -57,7 +57,7 @@ class FencedConnection(psycopg.Connection[tuple[Any, ...]]):
                 self._require_claim(roll_back=False)
 
     def _require_claim(self, *, roll_back: bool = True) -> None:
-        if not jobs.holds(self, self.job_id, self.token):
+        if self.job_id is not None and not jobs.holds(self, self.job_id, self.token):
             if roll_back:
                 self.rollback()
             raise FencedOutError(f"job {self.job_id} was taken from this process")

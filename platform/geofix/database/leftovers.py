@@ -22,6 +22,7 @@ from geofix.settings import Settings
 BACKUPS = "backups"
 BACKUP_PATTERN = "before-migrate-*.dump"  # those that a user asked for are never touched
 LIVE_LOGS = {"redis.log"}  # open for as long as the server runs
+WRITTEN = {".parquet", ".json", ".safetensors", ".npy"}  # what snapshots, models and matrices consist of
 
 _HALF = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}$")
 _ASIDE = re.compile(r"\.(?P<name>.+)\.old(\.[a-z0-9_]{8})?$")
@@ -66,7 +67,7 @@ def _half_written(home: Path, grace_s: float) -> Iterator[Leftover]:
                 continue
             names.remove(name)
             path = here / name
-            if path.is_symlink() or _age_s(path) < grace_s:
+            if path.is_symlink() or not _is_ours(path) or _age_s(path) < grace_s:
                 continue
             if aside is None:
                 yield Leftover("half-written folder", path, _size(path))
@@ -91,6 +92,11 @@ def _old_logs(settings: Settings) -> Iterator[Leftover]:
     for path in sorted(folder.glob("*.log*")):
         if path.name not in LIVE_LOGS and _age_s(path) > settings.keep_logs_days * 86_400:
             yield Leftover("log", path, path.stat().st_size)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what geofix writes in this way; a name alone proves nothing."""
+    return all(item.is_dir() or item.suffix in WRITTEN for item in folder.rglob("*"))
 
 
 def _age_s(path: Path) -> float:

@@ -69,19 +69,30 @@ def check_versions(conn: psycopg.Connection[Any]) -> list[Check]:
     ]
 
 
-def require_versions(conn: psycopg.Connection[Any]) -> None:
+def require_versions(conn: psycopg.Connection[Any], *, notes: bool = True) -> None:
     """Refuse to work with a database that is not what this version needs; log notes once per process.
+
+    Args:
+        conn: An open connection of any role.
+        notes: Off where every short command would repeat them; `geofix up` and `geofix db check` say them.
 
     Raises:
         SchemaError: Every failing check with the command that mends it.
     """
     checks = check_versions(conn)
     for check in checks:
-        if check.note:
+        if check.note and notes:
             _say_once(check.note)
     failing = [str(check) for check in checks if not check.ok]
     if failing:
         raise SchemaError(f"The database {conn.info.dbname} is not ready: {' '.join(failing)}")
+
+
+def say_notes(conn: psycopg.Connection[Any]) -> None:
+    """Log what is in order but worth knowing about the server and its extensions, once per process."""
+    for check in check_versions(conn):
+        if check.note:
+            _say_once(check.note)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -122,7 +122,7 @@ def compare_evaluations(
 def _clusters(
     photo_ids: NDArray[np.int64], sequence: NDArray[np.float64], leaf: NDArray[np.int64]
 ) -> NDArray[Any] | None:
-    """Sequences as clusters; level-16 cells where all photos are of one sequence; None where one cell is left."""
+    """Sequences as clusters; level-16 cells where there is one sequence; None where there is one cell."""
     # A photo without a sequence is its own cluster.
     groups = np.where(np.isnan(sequence), -photo_ids.astype(np.float64), sequence)
     if len(np.unique(groups)) > 1:

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import from_gcps
 
+from geofix.imagery.bands import BandPlan, band_plan
 from geofix.imagery.sources import RasterError, RasterSource
 
 # A VRT may name any other file of the machine, so it is no format for input that others hand in.
@@ -38,23 +37,6 @@ REMOTE_OPTIONS = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "5000000",
 }
-
-
-@dataclass(frozen=True)
-class BandPlan:
-    """Which bands are shown, and how.
-
-    Args:
-        indexes: One (gray or palette), three (RGB) or four (CMYK) band numbers, from 1.
-        palette: (256, 4) uint8 RGBA where the band holds colour numbers.
-        cmyk: The four bands are inks.
-        masked: The raster has nodata, alpha or a mask; otherwise all pixels are valid.
-    """
-
-    indexes: tuple[int, ...]
-    palette: NDArray[np.uint8] | None = field(default=None, compare=False)
-    cmyk: bool = False
-    masked: bool = False
 
 
 @dataclass
@@ -118,7 +100,7 @@ def open_raster(source: RasterSource) -> OpenRaster:
 
 
 def close_all() -> None:
-    """Close the rasters this thread has open: due before files are replaced, deleted, or read again after that."""
+    """Close the rasters this thread has open: due before files are replaced or deleted."""
     while _handles.open:
         _, opened = _handles.open.popitem()
         opened.dataset.close()
@@ -234,22 +216,6 @@ def georeference(dataset: DatasetReader, source: RasterSource) -> tuple[CRS, Aff
     return crs, transform
 
 
-def _is_alpha(dataset: DatasetReader, band: int, shown: tuple[int, ...] | None) -> bool:
-    """Whether a band marked as alpha is one: GDAL calls the fourth band of a plain 8-bit TIFF so.
-
-    True alpha is nearly everywhere either nothing or full; a band that is asked for as a colour is none.
-    """
-    if shown and band in shown:
-        return False
-    shape = (min(dataset.height, 256), min(dataset.width, 256))
-    try:
-        values = dataset.read(band, out_shape=shape, resampling=Resampling.nearest)
-    except RasterioError:
-        return True  # the damage is reported where pixels are read
-    full = np.iinfo(values.dtype).max if np.issubdtype(values.dtype, np.integer) else values.max()
-    return bool(np.isin(values, (0, 255, full)).mean() > 0.9)
-
-
 def _crs_beside(uri: str) -> CRS | None:
     """The CRS of a ``.prj`` file beside a local picture, as world files come with one."""
     if is_remote(uri):
@@ -259,47 +225,6 @@ def _crs_beside(uri: str) -> CRS | None:
         return parse_crs(beside.read_text(encoding="utf-8").strip(), str(beside))
     except (FileNotFoundError, UnicodeDecodeError):
         return None
-
-
-def band_plan(dataset: DatasetReader, wished: tuple[int, ...] | None = None) -> BandPlan:
-    """Which bands show as RGB: the wished, else by colour interpretation, else the first three or the first.
-
-    Raises:
-        RasterError: complex numbers cannot be shown.
-    """
-    if any("complex" in kind or kind == "cint16" for kind in dataset.dtypes):
-        raise RasterError("not_showable", f"{dataset.name}: {dataset.dtypes[0]} cannot be shown as RGB.")
-    if wished and (len(wished) not in (1, 3) or not all(1 <= band <= dataset.count for band in wished)):
-        raise RasterError(
-            "not_showable", f"{dataset.name}: bands {wished} of {dataset.count}; name one or three."
-        )
-    roles = list(dataset.colorinterp)
-    masked = any(flag != MaskFlags.all_valid for flags in dataset.mask_flag_enums for flag in flags)
-    if ColorInterp.alpha in roles and MaskFlags.alpha in dataset.mask_flag_enums[0]:
-        masked = _is_alpha(dataset, roles.index(ColorInterp.alpha) + 1, wished)
-
-    def bands(*wanted: ColorInterp) -> tuple[int, ...] | None:
-        return tuple(roles.index(role) + 1 for role in wanted) if all(r in roles for r in wanted) else None
-
-    if wished:
-        return BandPlan(wished, masked=masked)
-    if roles[0] == ColorInterp.palette:
-        palette = np.zeros((256, 4), np.uint8)
-        for number, rgba in dataset.colormap(1).items():
-            if 0 <= number < 256:
-                palette[number] = rgba
-        masked = masked or bool((palette[list(dataset.colormap(1))][:, 3] < 128).any())
-        return BandPlan((1,), palette=palette, masked=masked)
-    inks = bands(ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.black)
-    if inks:
-        return BandPlan(inks, cmyk=True, masked=masked)
-    colours = bands(ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    plain = tuple(i + 1 for i, role in enumerate(roles) if role != ColorInterp.alpha)
-    if not colours:
-        colours = plain[:3] if len(plain) >= 3 else plain[:1]
-    if not colours:
-        raise RasterError("not_showable", f"{dataset.name}: no band but alpha.")
-    return BandPlan(colours, masked=masked)
 
 
 @lru_cache(maxsize=64)

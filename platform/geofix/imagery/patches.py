@@ -14,7 +14,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import NodataShadowWarning, RasterioError
 from rasterio.windows import Window
 
-from geofix.imagery.handles import REMOTE_OPTIONS, BandPlan, OpenRaster, is_remote
+from geofix.imagery.bands import BandPlan
+from geofix.imagery.handles import REMOTE_OPTIONS, OpenRaster, is_remote
 from geofix.imagery.sources import RasterError
 
 Stretch = tuple[tuple[float, float], ...]

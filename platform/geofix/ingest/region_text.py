@@ -39,7 +39,7 @@ def region_ewkb(conn: Connection, text: str) -> bytes:
     if found is None:
         raise NotFoundError(
             f"{text!r} is no loaded region, no file and no WKT.",
-            hint="Regions are written LEVEL:CODE, for example country:FRA; see SELECT level, code FROM region.",
+            hint="Regions are written LEVEL:CODE, for example country:FRA.",
         )
     return found
 

@@ -172,7 +172,7 @@ def cancel(job_id: UUID | str) -> JobRow:
         for item, state in changed:
             text = "cancelled" if state == "cancelled" else "cancel requested"
             jobs.add_events(conn, item, [("state", text, "{}")])
-    if not changed and not row.cancel_requested:
+    if not changed and row.is_finished:
         raise UsageError(f"Job {row.job_id} is {row.state} already; there is nothing to cancel.")
     settle(row)
     return find(row.job_id)

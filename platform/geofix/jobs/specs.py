@@ -83,9 +83,8 @@ Spec = TypeVar("Spec", bound=Specification)
 def register(cls: type[Spec]) -> type[Spec]:
     """Offer a kind: a class decorator."""
     fields = cls.model_fields
-    kind = fields["kind"].default
-    what = fields["what"].default if "what" in fields else ""
-    _registry.setdefault(kind, {})[what] = cls
+    forms = get_args(fields["what"].annotation) if "what" in fields else ("",)
+    _registry.setdefault(fields["kind"].default, {}).update(dict.fromkeys(forms, cls))
     return cls
 
 

@@ -60,6 +60,8 @@ class IngestAerial(_Credited):
     source: str
     captured_at: date | None = None
     extents: Path | None = None
+    fallback_zooms: int = 0
+    blank_rgb: tuple[int, int, int] | None = None
     tiles_level: int = 16
     side_m: float = 154.0
     min_coverage: float = 0.5

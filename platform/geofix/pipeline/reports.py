@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,13 @@ _COLUMNS = {
 
 
 def table(context: Context, stage: kinds.Table) -> Result:
-    """All evaluations of this pipeline side by side, with oracle and trivial rows, and by region where asked."""
+    """All evaluations of this pipeline side by side, with oracle and trivial rows; by region where asked."""
     prefix = f"{context.pipeline.name}-"
-    rows = [
-        row
-        for row in evaluation_queries.list_evaluations(context.conn)
-        if row["evaluation"].startswith(prefix)
-    ]
+    every = evaluation_queries.list_evaluations(context.conn)
+    rows = sorted(
+        (row for row in every if row["evaluation"].startswith(prefix)),
+        key=lambda row: (row["split"], row["localizer"], row["level"]),
+    )
     if not rows:
         raise BadInputError("There is no evaluation to show.", hint="Put an `evaluate` stage before `table`.")
     shown = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
@@ -295,13 +296,16 @@ def short_answers(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _files(*paths: Path) -> list[list[str]]:
+    """Files as outputs of a stage."""
+    return [["file", str(path)] for path in paths]
+
+
 def _credit(context: Context) -> str:
     """Attribution of every data set that the pipeline loads."""
     names = [
-        name
-        for stage in context.pipeline.stages
-        for name in (getattr(stage, "dataset", None), getattr(stage, "source", None))
-        if name
+        getattr(stage, field, None) for stage in context.pipeline.stages for field in ("dataset", "source")
     ]
-    rows = queries.credits(context.conn, names)
-    return "; ".join(dict.fromkeys(part for _, licence, credit in rows if (part := credit or licence)))[:300]
+    rows = queries.credits(context.conn, [name for name in names if name])
+    parts = [credit or licence for _, licence, credit in rows]
+    return "; ".join(dict.fromkeys(part for part in parts if part))[:300]

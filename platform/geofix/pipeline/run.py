@@ -91,10 +91,10 @@ def _one(
     """Run one stage, or tell what its last run said."""
     with lend() as conn:
         known = stage_runs.find(conn, pipeline.name, name)
-        if known is not None and known.inputs_sha256 == inputs and not force:
-            if stage_runs.outputs_exist(conn, known.result.get("outputs", [])):
-                _log.info("stage unchanged", pipeline=pipeline.name, stage=name)
-                return StageResult(name, True, known.seconds, known.result)
+        same = known is not None and known.inputs_sha256 == inputs and not force
+        if known is not None and same and stage_runs.outputs_exist(conn, known.result.get("outputs", [])):
+            _log.info("stage unchanged", pipeline=pipeline.name, stage=name)
+            return StageResult(name, True, known.seconds, known.result)
     _log.info("stage", pipeline=pipeline.name, stage=name)
     started = time.perf_counter()
     with lend() as conn:

@@ -69,6 +69,8 @@ def ingest_aerial(context: Context, stage: kinds.IngestAerial) -> Result:
         source=stage.source,
         captured_at=stage.captured_at,
         extents=stage.extents,
+        fallback_zooms=stage.fallback_zooms,
+        blank_rgb=stage.blank_rgb,
         licence=stage.licence,
         attribution=stage.attribution,
     )

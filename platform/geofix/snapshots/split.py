@@ -45,8 +45,8 @@ class SplitConfig:
         gap_s: Track mode: seconds dropped on both sides of a seen test or val stretch.
         stretch_s: Track mode: wanted length of one such stretch, seconds.
         seed: Same seed and photos, same split, whatever their order.
-        mode: "blocks"; "track" for one continuous recording per sequence; "test" makes every photo test_unseen,
-            for codes that no photo takes part in.
+        mode: "blocks"; "track" for one continuous recording per sequence; "test" makes every photo
+            test_unseen, for codes that no photo takes part in.
     """
 
     block_level: int = 13
@@ -158,7 +158,11 @@ def _split_ordered(
         )
     elif config.mode == "test":
         n = len(photos)
-        labels, reason, unseen = np.full(n, "test_unseen"), np.full(n, "", dtype="<U8"), np.ones(n, dtype=bool)
+        labels, reason, unseen = (
+            np.full(n, "test_unseen"),
+            np.full(n, "", dtype="<U8"),
+            np.ones(n, dtype=bool),
+        )
     else:
         labels, reason, unseen = split_tracks(
             points,

@@ -202,7 +202,7 @@ def ground_colour(s: Surface, x: F32, y: F32, blur: F32, season: Season, epoch: 
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
-def _land_colour(s: Surface, x: F32, y: F32, epoch: int) -> tuple[F32, NDArray[np.int8]]:
+def _land_colour(s: Surface, x: F32, y: F32, epoch: int) -> tuple[F32, I32]:
     label = s.land.ravel()[s.index(x, y, LAND_STEP_M, s.land.shape[0])]
     rgb = s.lut[epoch][label]
     kx, ky, depth = s.stripe[label].T

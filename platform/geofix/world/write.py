@@ -6,11 +6,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from geofix import log
@@ -176,7 +178,7 @@ def _run(tasks: list[tuple[object, ...]], workers: int) -> Iterator[int]:
             yield function(*args)  # type: ignore[operator]
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
         futures: list[Future[int]] = [pool.submit(*task) for task in tasks]  # type: ignore[arg-type]
         try:
             for future in as_completed(futures):
@@ -184,6 +186,18 @@ def _run(tasks: list[tuple[object, ...]], workers: int) -> Iterator[int]:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _follow_parent() -> None:
+    """End this process when the one that started it dies: a killed run must leave no renderer behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _read_manifest(root: Path, recipe: Recipe) -> dict[str, object] | None:

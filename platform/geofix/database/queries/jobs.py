@@ -112,7 +112,7 @@ UPDATE geofix.job SET lease_expires_at = NULL, published_at = NULL,
     state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempts >= max_attempts THEN 'parked' ELSE 'queued' END,
     finished_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN clock_timestamp() END,
     error = CASE WHEN attempts >= max_attempts AND NOT cancel_requested THEN
-        format('The worker ended or fell silent in each of %%s attempts, last %%s, at "%%s". Look at that worker''s log and memory; then `geofix jobs retry`.',
+        format('The worker ended or fell silent in each of %s attempts, last %s, at "%s". Look at that worker''s log and memory; then `geofix jobs retry`.',
                attempts, coalesce(lease_owner, 'unknown'), progress_message) END
 WHERE job_id IN (SELECT job_id FROM geofix.job WHERE state = 'lost' ORDER BY job_id FOR UPDATE SKIP LOCKED)
 RETURNING job_id, state, coalesce(error, '')
@@ -130,7 +130,7 @@ WITH RECURSIVE doomed AS (
     SELECT DISTINCT ON (job_id) * FROM doomed ORDER BY job_id, cause_id
 )
 UPDATE geofix.job j SET state = 'failed', finished_at = clock_timestamp(),
-    error = format('Not begun: job %%s (%%s), which it depends on, is %%s. Mend that one and `geofix jobs retry %%s`.',
+    error = format('Not begun: job %s (%s), which it depends on, is %s. Mend that one and `geofix jobs retry %s`.',
                    f.cause_id, f.cause_kind, f.cause_state, f.cause_id)
 FROM first f WHERE j.job_id = f.job_id AND j.state = 'queued' RETURNING j.job_id, j.error
 """

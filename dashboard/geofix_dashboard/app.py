@@ -1,0 +1,63 @@
+"""The dashboard's entry: `geofix dashboard` runs this file with Streamlit."""
+
+from __future__ import annotations
+
+import psycopg
+import streamlit as st
+
+from geofix.errors import GeofixError
+from geofix_dashboard import data, theme
+from geofix_dashboard.views import accuracy, coverage, overview, sources, sql
+
+
+def main() -> None:
+    """Lay out the pages and run the one that is asked for."""
+    st.set_page_config(page_title="geofix", page_icon=":material/location_on:", layout="wide")
+    theme.install()
+    st.logo(theme.LOGO, size="large")
+    page = st.navigation(
+        {
+            "Look": [
+                st.Page(
+                    overview.render,
+                    title="Overview",
+                    icon=":material/dashboard:",
+                    url_path="overview",
+                    default=True,
+                ),
+                st.Page(accuracy.render, title="Accuracy", icon=":material/target:", url_path="accuracy"),
+                st.Page(coverage.render, title="Coverage", icon=":material/grid_on:", url_path="coverage"),
+            ],
+            "Ask": [
+                st.Page(sql.render, title="SQL", icon=":material/terminal:", url_path="sql"),
+                st.Page(sources.render, title="Data", icon=":material/database:", url_path="data"),
+            ],
+        }
+    )
+    with st.sidebar:
+        st.caption(f"Reads as the reader role. Figures are at most {data.TTL_S} s old.")
+        if st.button("Refresh", icon=":material/refresh:", width="stretch"):
+            data.forget()
+    try:
+        page.run()
+    except (GeofixError, psycopg.Error) as error:
+        unreachable(error)
+
+
+def unreachable(error: Exception) -> None:
+    """Say why a page cannot be shown, and what mends it."""
+    known = isinstance(error, GeofixError)
+    st.error(str(error) if known else f"The database refused the page's question: {error}", icon=":material/cloud_off:")
+    theme.empty(
+        "Nothing can be shown until the database answers.",
+        "Start the embedded servers, bring the schema up to date, then try again.",
+        "geofix up",
+        "geofix db migrate",
+    )
+    if st.button("Try again", type="primary"):
+        data.forget()
+        st.rerun()
+
+
+if __name__ == "__main__":
+    main()

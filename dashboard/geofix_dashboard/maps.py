@@ -1,0 +1,305 @@
+"""Maps that draw without internet: our own polygons and lines on a plain ground, with a scale bar and no tiles."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import pydeck as pdk
+import streamlit as st
+
+from geofix_dashboard import data
+
+Bounds = tuple[float, float, float, float]
+HEIGHT = 520
+WIDTH = 720  # px a map is at least wide on a desk's screen; the zoom fits the data into this
+MAX_FEATURES = 5_000
+_TILE = 512  # px of the world at zoom 0
+_M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
+
+
+def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16) -> int:
+    """The S2 level that puts about this many cells across a box, between 6 and `finest`.
+
+    A cell of level L has an edge of about 7842 km / 2^L; real edges differ by up to 25 %.
+    """
+    west, south, east, north = bounds
+    wide = (east - west) * math.cos(math.radians((south + north) / 2))
+    across_km = max(wide, north - south, 1e-4) * _M_PER_DEGREE / 1000
+    return int(min(max(round(math.log2(7842 * cells_across / across_km)), 6), finest))
+
+
+def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bounds:
+    """A box with room around it."""
+    west, south, east, north = bounds
+    dx, dy = max((east - west) * share, least_deg), max((north - south) * share, least_deg)
+    return west - dx, max(-85.0, south - dy), east + dx, min(85.0, north + dy)
+
+
+def view_of(bounds: Bounds, height: int = HEIGHT) -> pdk.ViewState:
+    """The fixed view that shows a box: same box, same view, so a rerun does not move the map."""
+    west, south, east, north = padded(bounds)
+    x, y = max((east - west) / 360, 1e-7), max(_mercator(south) - _mercator(north), 1e-7)
+    zoom = min(math.log2(WIDTH / _TILE / x), math.log2(height / _TILE / y))
+    middle = _latitude((_mercator(south) + _mercator(north)) / 2)
+    return pdk.ViewState(
+        longitude=round((west + east) / 2, 6), latitude=round(middle, 6), zoom=round(min(max(zoom, 0.3), 19), 3)
+    )
+
+
+def tolerance_of(bounds: Bounds) -> float:
+    """Degrees by which outlines may be simplified without it being seen: half a pixel of the map."""
+    west, south, east, north = padded(bounds)
+    return max(east - west, north - south) / (2 * WIDTH)
+
+
+def draw(
+    key: str,
+    layers: Sequence[pdk.Layer],
+    bounds: Bounds,
+    *,
+    height: int = HEIGHT,
+    backdrop: bool = True,
+    outline_level: str = "country",
+    on_select: Callable[[], None] | None = None,
+) -> None:
+    """Draw layers over the outlines of our own regions and a trace of the photos, with a scale bar.
+
+    Args:
+        key: Constant name of the map on its page.
+        layers: From `areas`, `lines`, `points`.
+        bounds: What must be in view; decides the fixed view.
+        height: Pixels.
+        backdrop: Draw outlines and the trace of photos below the layers.
+        outline_level: Level of regions to outline.
+        on_select: Called when an area is clicked; read it with `clicked`.
+    """
+    view = view_of(bounds, height)
+    below = [*_outlines(outline_level, bounds), *_trace(bounds)] if backdrop else []
+    deck = pdk.Deck(
+        layers=[*below, *layers, *_scale_bar(view, height)],
+        initial_view_state=view,
+        map_style=None,
+        map_provider=None,
+        tooltip={"html": "{tip}", "style": {"fontSize": "12px", "maxWidth": "320px", "background": "#132a3a"}},
+    )
+    if on_select is None:
+        st.pydeck_chart(deck, height=height, key=key)
+    else:
+        st.pydeck_chart(
+            deck, height=height, key=key, on_select=on_select, selection_mode="single-object"
+        )
+
+
+def clicked(key: str, layer: str = "areas") -> str | None:
+    """The code of the area that was clicked on the map of a key; None when the click took it back."""
+    state = st.session_state.get(key)
+    if not state:
+        return None
+    objects = state["selection"]["objects"].get(layer, [])
+    return str(objects[0]["properties"]["code"]) if objects else None
+
+
+def areas(
+    rows: pd.DataFrame,
+    fill: Callable[[Any], Sequence[int]],
+    tip: Callable[[Any], str],
+    *,
+    chosen: str | None = None,
+    pickable: bool = True,
+) -> pdk.Layer:
+    """Polygons of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip."""
+    features = []
+    for row in rows.head(MAX_FEATURES).itertuples(index=False):
+        if not row.shape or pd.isna(row.shape):
+            continue
+        picked = chosen is not None and row.code == chosen
+        properties = {
+            "code": row.code,
+            "tip": tip(row),
+            "fill": list(fill(row)),
+            "line": [213, 94, 0, 255] if picked else [40, 56, 68, 150],
+            "width": 3 if picked else 1,
+        }
+        features.append({"type": "Feature", "geometry": json.loads(row.shape), "properties": properties})
+    return pdk.Layer(
+        "GeoJsonLayer",
+        {"type": "FeatureCollection", "features": features},
+        id="areas",
+        pickable=pickable,
+        stroked=True,
+        filled=True,
+        get_fill_color="properties.fill",
+        get_line_color="properties.line",
+        get_line_width="properties.width",
+        line_width_units="'pixels'",
+        auto_highlight=pickable,
+    )
+
+
+def lines(rows: pd.DataFrame, tip: Callable[[Any], str]) -> list[pdk.Layer]:
+    """Arrows without heads from true_lon/true_lat (a dot) to lon/lat, columns rgba and error_m."""
+    made = [
+        {
+            "from": [row.true_lon, row.true_lat],
+            "to": [row.lon, row.lat],
+            "rgba": list(row.rgba),
+            "tip": tip(row),
+        }
+        for row in rows.itertuples(index=False)
+    ]
+    return [
+        pdk.Layer(
+            "LineLayer",
+            made,
+            id="errors",
+            get_source_position="from",
+            get_target_position="to",
+            get_color="rgba",
+            get_width=2,
+            pickable=True,
+            auto_highlight=True,
+        ),
+        pdk.Layer(
+            "ScatterplotLayer",
+            made,
+            id="truth",
+            get_position="from",
+            get_fill_color=[19, 42, 58, 230],
+            get_radius=3.5,
+            radius_units="'pixels'",
+            pickable=True,
+        ),
+        pdk.Layer(
+            "ScatterplotLayer",
+            made,
+            id="answers",
+            get_position="to",
+            get_fill_color="rgba",
+            get_line_color=[255, 255, 255, 255],
+            stroked=True,
+            line_width_min_pixels=1,
+            get_radius=5,
+            radius_units="'pixels'",
+            pickable=True,
+        ),
+    ]
+
+
+def shapes(features: Iterable[dict[str, Any]]) -> pdk.Layer:
+    """Any GeoJSON features with a property tip, in one colour."""
+    return pdk.Layer(
+        "GeoJsonLayer",
+        {"type": "FeatureCollection", "features": list(features)},
+        id="shapes",
+        pickable=True,
+        get_fill_color=[33, 145, 140, 110],
+        get_line_color=[19, 42, 58, 220],
+        line_width_min_pixels=1.5,
+        get_point_radius=5,
+        point_radius_units="'pixels'",
+        point_radius_min_pixels=4,
+    )
+
+
+def tip_of(title: str, facts: dict[str, str]) -> str:
+    """HTML of a tooltip; names come from files of others and are escaped."""
+    rows = "".join(f"<br>{html.escape(name)}: <b>{html.escape(value)}</b>" for name, value in facts.items())
+    return f"<b>{html.escape(title)}</b>{rows}"
+
+
+def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
+    rows = data.outlines(level, bounds)
+    if rows.empty:
+        return []
+    features = [
+        {
+            "type": "Feature",
+            "geometry": json.loads(row.shape),
+            "properties": {"tip": html.escape(str(row.name))},
+        }
+        for row in rows.itertuples(index=False)
+    ]
+    return [
+        pdk.Layer(
+            "GeoJsonLayer",
+            {"type": "FeatureCollection", "features": features},
+            id="outlines",
+            get_fill_color=[250, 250, 247, 255],
+            get_line_color=[150, 164, 174, 255],
+            line_width_min_pixels=1,
+        )
+    ]
+
+
+def _trace(bounds: Bounds) -> list[pdk.Layer]:
+    rows = data.table("trace", min(level_for(bounds, finest=18) + 2, 20), padded(bounds, 0.6))
+    spots = [{"at": [lon, lat]} for lon, lat in rows.itertuples(index=False)]
+    return [
+        pdk.Layer(
+            "ScatterplotLayer",
+            spots,
+            id="photos",
+            get_position="at",
+            get_fill_color=[110, 126, 138, 110],
+            get_radius=1.6,
+            radius_units="'pixels'",
+        )
+    ]
+
+
+def _scale_bar(view: pdk.ViewState, height: int) -> list[pdk.Layer]:
+    """A bar of a round length drawn in geographic coordinates: it stays true while the map is zoomed.
+
+    Its length holds at its own latitude; the Mercator map stretches with 1 / cos(latitude).
+    """
+    world = _TILE * 2**view.zoom
+    y = _mercator(view.latitude) + (height / 2 - 26) / world
+    lat = _latitude(y)
+    west = view.longitude - (WIDTH / 2 - 24) / world * 360
+    metre = 1 / (_M_PER_DEGREE * max(math.cos(math.radians(lat)), 0.05))
+    length = nice_length(130 / world * 360 / metre)
+    east = west + length * metre
+    tick = _latitude(y - 6 / world)
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    return [
+        pdk.Layer(
+            "PathLayer",
+            [{"path": [[west, tick], [west, lat], [east, lat], [east, tick]]}],
+            id="scale-bar",
+            get_path="path",
+            get_color=[19, 42, 58, 255],
+            get_width=2,
+            width_units="'pixels'",
+        ),
+        pdk.Layer(
+            "TextLayer",
+            [{"at": [(west + east) / 2, lat], "text": text}],
+            id="scale-text",
+            get_position="at",
+            get_text="text",
+            get_size=13,
+            get_color=[19, 42, 58, 255],
+            get_alignment_baseline="'bottom'",
+            get_pixel_offset=[0, -5],
+        ),
+    ]
+
+
+def nice_length(most: float) -> float:
+    """The largest of 1, 2 or 5 times a power of ten that is not above a number."""
+    power = 10 ** math.floor(math.log10(most))
+    return float(next(step * power for step in (5, 2, 1) if step * power <= most))
+
+
+def _mercator(lat: float) -> float:
+    """Web Mercator's y from 0 (north, 85.05 degrees) to 1 (south)."""
+    return 0.5 - math.log(math.tan(math.pi / 4 + math.radians(lat) / 2)) / (2 * math.pi)
+
+
+def _latitude(y: float) -> float:
+    return math.degrees(2 * math.atan(math.exp((0.5 - y) * 2 * math.pi)) - math.pi / 2)

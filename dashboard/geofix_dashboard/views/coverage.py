@@ -1,0 +1,193 @@
+"""Coverage: photos, aerial tiles and codes per cell, as map and table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from geofix_dashboard import data, links, maps, theme
+
+SHOWN = {
+    "photos": "Photos",
+    "aerial": "Aerial tiles",
+    "codes": "Kind of code",
+}
+CODE_COLOURS = {
+    "ground and aerial": (34, 168, 132, 220),
+    "ground only": (0, 114, 178, 210),
+    "aerial only": (230, 159, 0, 220),
+    "no code": (154, 167, 177, 120),
+}
+
+
+def render() -> None:
+    """Draw the page."""
+    theme.header("Coverage", "How many photos and aerial tiles each cell has, and which cells can be an answer.")
+    counts = data.counts()
+    if not counts["photos"] and not counts["aerial_tiles"]:
+        theme.empty(
+            "No cell is covered yet.",
+            "Load photos or aerial imagery; the map and the table follow at once.",
+            "geofix ingest photos FOLDER --dataset NAME",
+            "geofix ingest aerial FILE... --source NAME",
+        )
+        return
+    rows, level, shown, region = _controls()
+    if rows.empty:
+        theme.empty(
+            "No cell lies in this region.",
+            "Choose another region, or load photos for it.",
+            "geofix ingest photos FOLDER --dataset NAME",
+        )
+        return
+    _tiles(rows)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _map(rows, level, shown)
+    with right:
+        _table(rows, region)
+
+
+def density_fill(column: str, most: int) -> Callable[[Any], list[int]]:
+    """Colour by the logarithm of a count; grey where it is zero."""
+
+    def fill(row: Any) -> list[int]:
+        value = int(getattr(row, column))
+        if not value:
+            return [154, 167, 177, 90]
+        return theme.colour(math.log(value) / math.log(max(most, 2)), theme.VIRIDIS)
+
+    return fill
+
+
+def density_legend(label: str, most: int, note: str) -> None:
+    """The bar of `density_fill`, logarithmic from 1 to the largest count."""
+    top = max(most, 2)
+    ticks = [f"{round(top ** (i / 4)):,}" for i in range(5)]
+    theme.legend(f"{label} per cell (logarithmic)", theme.VIRIDIS, ticks, note)
+
+
+def density_tip(row: Any) -> str:
+    """Tooltip of a cell."""
+    years = "–" if pd.isna(row.first_captured_at) else f"{row.first_captured_at.year}–{row.last_captured_at.year}"
+    return maps.tip_of(
+        f"Cell {row.code}",
+        {
+            "photos": f"{row.photos:,}",
+            "taken": years,
+            "aerial tiles": f"{row.aerial_tiles:,}",
+            "code": code_kind(row),
+        },
+    )
+
+
+def code_kind(row: Any) -> str:
+    """Which views a cell's code was made from."""
+    if row.has_prototype and row.has_aerial:
+        return "ground and aerial"
+    return "ground only" if row.has_prototype else "aerial only" if row.has_aerial else "no code"
+
+
+def _controls() -> tuple[pd.DataFrame, int, str, str]:
+    bounds = data.photo_bounds()
+    levels = list(range(6, 19))
+    usual = 13 if bounds is None else maps.level_for(bounds, cells_across=24, finest=16)
+    names = list(data.table("region_levels")["level"])
+    first, second, third = st.columns([2, 2, 3])
+    with first:
+        level = int(
+            links.choose(
+                "level", "S2 level", levels, default=usual, show=lambda x: f"{x} · about {cell_size(x)}"
+            )
+        )
+    with second:
+        shown = links.choose("show", "Colour by", list(SHOWN), kind="segments", show=SHOWN.__getitem__)
+    with third:
+        region = _region(names)
+    where = region.split(":", 1) if region != "everywhere" else [None, None]
+    rows = data.table("coverage", level, where[0], where[1])
+    return rows.rename(columns={"cell": "code"}), level, str(shown), region
+
+
+def _region(names: list[str]) -> str:
+    options, labels = ["everywhere"], {"everywhere": "everywhere"}
+    for name in names:
+        found = data.table("regions", name)
+        for row in found[found["photos"] > 0].itertuples():
+            options.append(f"{name}:{row.code}")
+            labels[options[-1]] = f"{row.name} · {name} ({row.photos:,} photos)"
+    return str(links.choose("region", "Region", options, show=lambda x: labels[x]))
+
+
+def cell_size(level: int) -> str:
+    """The edge of a cell in words; real edges differ by up to 25 %."""
+    return theme.metres(7_842_000 / 2**level).replace(".0 ", " ")
+
+
+def _tiles(rows: pd.DataFrame) -> None:
+    first = rows.iloc[0]
+    cells = int(first["cells"])
+    facts = (
+        ("Cells", f"{cells:,}", "Cells with a photo, a tile or a code"),
+        ("Photos", f"{int(first['all_photos']):,}", f"in {int(first['photo_cells']):,} cells"),
+        ("Aerial tiles", f"{int(first['all_tiles']):,}", f"in {int(first['tile_cells']):,} cells"),
+        (
+            "Cells with a code",
+            f"{int(first['code_cells']):,}",
+            f"{100 * int(first['code_cells']) / cells:.0f} % of the cells can be an answer",
+        ),
+    )
+    for column, (label, value, note) in zip(st.columns(4), facts, strict=True):
+        column.metric(label, value, help=note, border=True)
+
+
+def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
+    theme.section("Map", f"S2 cells of level {level}, edges about {cell_size(level)}")
+    bounds = data.photo_bounds() or (-170.0, -60.0, 170.0, 75.0)
+    if shown == "codes":
+        layer = maps.areas(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip)
+    else:
+        column = "photos" if shown == "photos" else "aerial_tiles"
+        most = int(rows[column].max())
+        layer = maps.areas(rows, density_fill(column, most), density_tip)
+    maps.draw("coverage-map", [layer], bounds)
+    total = int(rows["cells"].iloc[0])
+    drawn = f"the {maps.MAX_FEATURES:,} fullest of {total:,} cells drawn" if total > maps.MAX_FEATURES else f"{total:,} cells drawn"
+    if shown == "codes":
+        items = [(f"rgb{rgba[:3]}", text) for text, rgba in CODE_COLOURS.items()]
+        theme.key_of(items, drawn)
+    else:
+        density_legend(SHOWN[shown], most, f"{drawn}; grey: none")
+
+
+def _table(rows: pd.DataFrame, region: str) -> None:
+    theme.section("Table", "Click a column's head to sort")
+    shown = rows.assign(code_kind=[code_kind(row) for row in rows.itertuples()])[
+        ["code", "photos", "aerial_tiles", "code_kind", "first_captured_at", "last_captured_at", "last_aerial"]
+    ]
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        height=maps.HEIGHT,
+        column_config={
+            "code": "Cell",
+            "photos": st.column_config.NumberColumn("Photos", format="localized"),
+            "aerial_tiles": st.column_config.NumberColumn("Aerial tiles", format="localized"),
+            "code_kind": "Code",
+            "first_captured_at": st.column_config.DateColumn("First photo"),
+            "last_captured_at": st.column_config.DateColumn("Last photo"),
+            "last_aerial": st.column_config.DateColumn("Last aerial"),
+        },
+    )
+    st.download_button(
+        "Download as CSV",
+        shown.to_csv(index=False).encode(),
+        file_name=f"coverage-{region.replace(':', '-')}.csv",
+        mime="text/csv",
+        icon=":material/download:",
+    )

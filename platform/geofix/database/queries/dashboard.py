@@ -1,0 +1,245 @@
+"""What the dashboard shows of sources and coverage: counts, data sets, cells, outlines, rejects, snapshots.
+
+Everything is aggregated by the server and bounded by a limit, so a page costs the browser the same whether
+the database holds a thousand photos or ten million. Shapes leave as GeoJSON text, simplified for the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from geofix.database.engine import Connection
+
+Bounds = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+COUNTS = """
+SELECT (SELECT count(*) FROM geofix.photo_record) AS photos,
+       (SELECT count(*) FROM geofix.photo_record WHERE uri IS NOT NULL) AS photos_with_pixels,
+       (SELECT count(DISTINCT geofix.s2_parent(s2_id, 15)) FROM geofix.photo_record) AS photo_cells,
+       (SELECT count(*) FROM geofix.sequence) AS sequences,
+       (SELECT count(*) FROM geofix.dataset) AS datasets,
+       (SELECT count(*) FROM geofix.region) AS regions,
+       (SELECT count(*) FROM geofix.aerial_raster) AS rasters,
+       (SELECT count(*) FROM geofix.aerial_tile) AS aerial_tiles,
+       (SELECT count(*) FROM geofix.model) AS models,
+       (SELECT count(*) FROM geofix.code_set) AS code_sets,
+       (SELECT count(*) FROM geofix.snapshot) AS snapshots,
+       (SELECT count(*) FROM geofix.evaluation) AS evaluations,
+       (SELECT count(*) FROM geofix.reject) AS rejects
+"""
+DATASETS = """
+SELECT d.name, d.kind, d.licence, d.attribution, d.source_uri, d.created_at,
+       coalesce(p.n, 0) AS photos, p.first_captured_at, p.last_captured_at, coalesce(s.n, 0) AS sequences,
+       coalesce(r.n, 0) AS rasters, coalesce(t.n, 0) AS aerial_tiles, coalesce(g.n, 0) AS regions, coalesce(x.n, 0) AS rejects
+FROM geofix.dataset d
+LEFT JOIN (SELECT dataset_id, count(*) AS n, min(captured_at) AS first_captured_at, max(captured_at) AS last_captured_at
+           FROM geofix.photo_record GROUP BY 1) p USING (dataset_id)
+LEFT JOIN (SELECT dataset_id, count(*) AS n FROM geofix.sequence GROUP BY 1) s USING (dataset_id)
+LEFT JOIN (SELECT dataset_id, count(*) AS n FROM geofix.aerial_raster GROUP BY 1) r USING (dataset_id)
+LEFT JOIN (SELECT dataset_id, count(*) AS n FROM geofix.aerial_tile GROUP BY 1) t USING (dataset_id)
+LEFT JOIN (SELECT dataset_id, count(*) AS n FROM geofix.region GROUP BY 1) g USING (dataset_id)
+LEFT JOIN (SELECT dataset_id, count(*) AS n FROM geofix.reject GROUP BY 1) x USING (dataset_id)
+ORDER BY d.kind DESC, d.name
+"""
+MODELS = """
+SELECT m.name, m.kind, m.dimension, left(m.weights_sha256, 12) AS weights, count(c.code_set_id) AS code_sets, m.created_at
+FROM geofix.model m LEFT JOIN geofix.code_set c USING (model_id) GROUP BY m.model_id ORDER BY m.created_at
+"""
+CODE_SETS = """
+SELECT c.name, m.name AS model, c.recipe, c.level, c.state, c.stale_reason, c.cells, c.with_prototype, c.with_aerial,
+       c.kappa, c.bytes, c.created_at
+FROM geofix.code_set c JOIN geofix.model m USING (model_id) ORDER BY c.created_at
+"""
+JOBS = "SELECT state, count(*) AS jobs, max(submitted_at) AS newest FROM geofix.job GROUP BY 1 ORDER BY 1"
+PHOTO_BOUNDS = """
+SELECT public.ST_XMin(b), public.ST_YMin(b), public.ST_XMax(b), public.ST_YMax(b)
+FROM (SELECT public.ST_Extent(geom) AS b FROM geofix.photo_record) AS e WHERE b IS NOT NULL
+"""
+# Cut first, then simplified: the tolerance is in degrees and far below a pixel.
+OUTLINES = """
+SELECT code, name, public.ST_AsGeoJSON(cut, 5) AS shape
+FROM (SELECT code, name, area_km2,
+             public.ST_Simplify(public.ST_ClipByBox2D(geom, box.b), %(tolerance)s, true) AS cut
+      FROM geofix.region CROSS JOIN (SELECT public.ST_MakeEnvelope(%(west)s, %(south)s, %(east)s, %(north)s, 4326) AS b) AS box
+      WHERE level = %(level)s AND geom OPERATOR(public.&&) box.b) AS c
+WHERE NOT public.ST_IsEmpty(cut) ORDER BY area_km2 DESC LIMIT %(limit)s
+"""
+REGION_LEVELS = """
+SELECT level, count(*) AS regions, count(repaired) AS repaired, sum(area_km2) AS area_km2 FROM geofix.region
+GROUP BY level ORDER BY count(*), level
+"""
+REGIONS = """
+SELECT r.level, r.code, r.name, d.name AS dataset, coalesce(p.n, 0) AS photos, r.area_km2, r.repaired
+FROM geofix.region r JOIN geofix.dataset d USING (dataset_id)
+LEFT JOIN (SELECT region_id, count(*) AS n FROM geofix.photo_region GROUP BY 1) p USING (region_id)
+WHERE r.level = %(level)s ORDER BY photos DESC, r.name LIMIT %(limit)s
+"""
+# One photo per fine cell: where photos are, without drawing each of them.
+TRACE = """
+SELECT public.ST_X(geom) AS lon, public.ST_Y(geom) AS lat FROM (
+  SELECT DISTINCT ON (geofix.s2_parent(s2_id, %(level)s)) geom FROM geofix.photo_record
+  WHERE geom OPERATOR(public.&&) public.ST_MakeEnvelope(%(west)s, %(south)s, %(east)s, %(north)s, 4326)
+  ORDER BY geofix.s2_parent(s2_id, %(level)s)) AS p
+LIMIT %(limit)s
+"""
+COVERAGE = """
+WITH photo AS (
+  SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS photos, min(captured_at) AS first_captured_at,
+         max(captured_at) AS last_captured_at
+  FROM geofix.photo_record GROUP BY 1
+), aerial AS (
+  SELECT geofix.s2_parent(t.s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial
+  FROM geofix.aerial_tile t WHERE t.level >= %(level)s GROUP BY 1
+), code AS (
+  SELECT geofix.s2_parent(c.s2_id, %(level)s) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
+         bool_or(c.has_aerial) AS has_aerial
+  FROM geofix.code_set s JOIN geofix.cell_code c USING (code_set_id)
+  WHERE s.state IN ('ready', 'stale') AND s.level >= %(level)s GROUP BY 1
+), cell AS (
+  SELECT s2_id, coalesce(p.photos, 0) AS photos, coalesce(a.aerial_tiles, 0) AS aerial_tiles, p.first_captured_at,
+         p.last_captured_at, a.last_aerial, coalesce(c.has_prototype, false) AS has_prototype,
+         coalesce(c.has_aerial, false) AS has_aerial
+  FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
+  WHERE %(region_code)s::text IS NULL OR EXISTS (
+    SELECT FROM geofix.region r JOIN geofix.region_part g USING (region_id)
+    WHERE r.level = %(region_level)s AND r.code = %(region_code)s
+      AND public.ST_Covers(g.geom, geofix.s2_center(s2_id)))
+)
+SELECT geofix.s2_token(s2_id) AS cell, photos, aerial_tiles, first_captured_at, last_captured_at, last_aerial,
+       has_prototype, has_aerial, count(*) OVER () AS cells, sum(photos) OVER ()::bigint AS all_photos,
+       sum(aerial_tiles) OVER ()::bigint AS all_tiles, count(*) FILTER (WHERE photos > 0) OVER () AS photo_cells,
+       count(*) FILTER (WHERE aerial_tiles > 0) OVER () AS tile_cells,
+       count(*) FILTER (WHERE has_prototype OR has_aerial) OVER () AS code_cells,
+       public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape
+FROM cell ORDER BY photos DESC, aerial_tiles DESC, cell LIMIT %(limit)s
+"""
+REJECT_COUNTS = """
+SELECT d.name AS dataset, r.kind, r.reason, count(*) AS rejects, min(r.source_key) AS example, max(r.seen_at) AS last_seen
+FROM geofix.reject r JOIN geofix.dataset d USING (dataset_id)
+GROUP BY 1, 2, 3 ORDER BY rejects DESC, 1, 2, 3
+"""
+REJECTS = """
+SELECT d.name AS dataset, r.kind, r.reason, r.source_key, r.detail, r.seen_at
+FROM geofix.reject r JOIN geofix.dataset d USING (dataset_id)
+WHERE (%(dataset)s::text IS NULL OR d.name = %(dataset)s) AND (%(reason)s::text IS NULL OR r.reason = %(reason)s)
+ORDER BY r.seen_at DESC, r.reject_id DESC LIMIT %(limit)s
+"""
+SNAPSHOTS = """
+SELECT s.snapshot_id, left(s.sha256, 12) AS sha256, s.uri, s.config, s.counts, s.created_at,
+       (SELECT count(*) FROM geofix.model m WHERE m.snapshot_id = s.snapshot_id) AS models,
+       (SELECT count(*) FROM geofix.evaluation e WHERE e.snapshot_id = s.snapshot_id) AS evaluations
+FROM geofix.snapshot s ORDER BY s.created_at DESC
+"""
+SPLITS = """
+SELECT sp.split, count(*) AS photos, count(DISTINCT p.sequence_id) AS sequences,
+       count(DISTINCT geofix.s2_parent(p.s2_id, 15)) AS cells_l15, count(DISTINCT geofix.s2_parent(p.s2_id, 13)) AS blocks_l13
+FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
+WHERE sp.snapshot_id = %(snapshot_id)s
+GROUP BY 1 ORDER BY array_position(ARRAY['train', 'val', 'test_seen', 'test_unseen'], sp.split)
+"""
+
+
+def frame(conn: Connection, statement: str, values: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Rows of a statement with its column names; an empty answer keeps its columns."""
+    with conn.cursor() as cursor:
+        cursor.execute(statement, values)
+        names = [item.name for item in cursor.description or []]
+        return pd.DataFrame(cursor.fetchall(), columns=names)
+
+
+def counts(conn: Connection) -> dict[str, int]:
+    """How much of everything there is; `photo_cells` are distinct S2 cells of level 15."""
+    row = frame(conn, COUNTS).iloc[0]
+    return {str(name): int(value) for name, value in row.items()}
+
+
+def datasets(conn: Connection) -> pd.DataFrame:
+    """Data sets with licence, attribution and what was loaded and rejected."""
+    return frame(conn, DATASETS)
+
+
+def models(conn: Connection) -> pd.DataFrame:
+    """Models with the first digits of their weights' hash and their number of code sets."""
+    return frame(conn, MODELS)
+
+
+def code_sets(conn: Connection) -> pd.DataFrame:
+    """Code sets with what their cells were made from, and their size in bytes."""
+    return frame(conn, CODE_SETS)
+
+
+def job_states(conn: Connection) -> pd.DataFrame:
+    """Jobs counted by state."""
+    return frame(conn, JOBS)
+
+
+def photo_bounds(conn: Connection) -> Bounds | None:
+    """West, south, east, north of all photos in degrees; None when there are none."""
+    row = conn.execute(PHOTO_BOUNDS).fetchone()
+    return None if row is None else (float(row[0]), float(row[1]), float(row[2]), float(row[3]))
+
+
+def outlines(conn: Connection, level: str, bounds: Bounds, *, limit: int = 500) -> pd.DataFrame:
+    """Regions of a level cut to a box, columns code, name, shape (GeoJSON).
+
+    Simplified by a thousandth of the box's longer side, about a pixel of a map of that width.
+    """
+    west, south, east, north = bounds
+    values = {"level": level, "west": west, "south": south, "east": east, "north": north, "limit": limit}
+    return frame(conn, OUTLINES, {**values, "tolerance": max(east - west, north - south) / 1000})
+
+
+def region_levels(conn: Connection) -> pd.DataFrame:
+    """Levels of regions, coarsest first, with their number and how many were repaired."""
+    return frame(conn, REGION_LEVELS)
+
+
+def regions(conn: Connection, level: str, *, limit: int = 2000) -> pd.DataFrame:
+    """Regions of a level with their photos, most photographed first."""
+    return frame(conn, REGIONS, {"level": level, "limit": limit})
+
+
+def trace(conn: Connection, level: int, bounds: Bounds, *, limit: int = 3000) -> pd.DataFrame:
+    """Positions (lon, lat) of one photo per S2 cell of a level, inside a box."""
+    west, south, east, north = bounds
+    values = {"level": level, "west": west, "south": south, "east": east, "north": north, "limit": limit}
+    return frame(conn, TRACE, values)
+
+
+def coverage(
+    conn: Connection, level: int, region_level: str | None, region_code: str | None, *, limit: int = 5000
+) -> pd.DataFrame:
+    """Photos, aerial tiles and kinds of code per cell, fullest first; `cells` and `all_*` count beyond the limit.
+
+    With a region, the cells whose centre lies in it.
+    """
+    values = {
+        "level": level,
+        "region_level": region_level,
+        "region_code": region_code,
+        "limit": limit,
+    }
+    return frame(conn, COVERAGE, values)
+
+
+def reject_counts(conn: Connection) -> pd.DataFrame:
+    """Rejects by data set, kind and reason, with one example each."""
+    return frame(conn, REJECT_COUNTS)
+
+
+def rejects(conn: Connection, dataset: str | None, reason: str | None, *, limit: int = 500) -> pd.DataFrame:
+    """Newest rejects with their detail."""
+    return frame(conn, REJECTS, {"dataset": dataset, "reason": reason, "limit": limit})
+
+
+def snapshots(conn: Connection) -> pd.DataFrame:
+    """Snapshots, newest first, with configuration and counts as dictionaries."""
+    return frame(conn, SNAPSHOTS)
+
+
+def splits(conn: Connection, snapshot_id: int) -> pd.DataFrame:
+    """Photos, sequences, cells and blocks of every split of a snapshot."""
+    return frame(conn, SPLITS, {"snapshot_id": snapshot_id})
