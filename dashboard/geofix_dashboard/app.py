@@ -12,9 +12,9 @@ from geofix_dashboard.views import accuracy, coverage, overview, sources, sql
 
 def main() -> None:
     """Lay out the pages and run the one that is asked for."""
-    st.set_page_config(page_title="geofix", page_icon=":material/location_on:", layout="wide")
+    st.set_page_config(page_title="geofix", page_icon=str(theme.ICON), layout="wide")
     theme.install()
-    st.logo(theme.LOGO, size="large")
+    st.logo(str(theme.LOGO), size="large")
     page = st.navigation(
         {
             "Look": [
@@ -47,7 +47,10 @@ def main() -> None:
 def unreachable(error: Exception) -> None:
     """Say why a page cannot be shown, and what mends it."""
     known = isinstance(error, GeofixError)
-    st.error(str(error) if known else f"The database refused the page's question: {error}", icon=":material/cloud_off:")
+    st.error(
+        str(error) if known else f"The database refused the page's question: {error}",
+        icon=":material/cloud_off:",
+    )
     theme.empty(
         "Nothing can be shown until the database answers.",
         "Start the embedded servers, bring the schema up to date, then try again.",

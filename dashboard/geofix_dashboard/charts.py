@@ -16,10 +16,10 @@ from geofix_dashboard.theme import CATEGORIES
 def error_curve(
     curves: Mapping[str, tuple[int, np.ndarray, np.ndarray]], threshold_m: float, height: int = 380
 ) -> None:
-    """Share of photos within a distance, per evaluation, with a pointwise Wilson band; the axis is logarithmic.
+    """Share of photos within a distance, per evaluation, with a pointwise Wilson band, on a log axis.
 
     Args:
-        curves: Label -> (photos, shares from 0 to 1, error in metres at each share, infinite where unanswered).
+        curves: Label -> (photos, shares from 0 to 1, error in metres at each share; infinite: unanswered).
         threshold_m: Marked by a line.
         height: Pixels.
     """
@@ -47,8 +47,15 @@ def error_curve(
     )
     hue = alt.Color(
         "evaluation:N",
-        scale=alt.Scale(range=list(CATEGORIES)),
-        legend=alt.Legend(orient="top", title=None, labelLimit=420),
+        scale=alt.Scale(domain=list(dict.fromkeys(rows["evaluation"])), range=list(CATEGORIES)),
+        legend=alt.Legend(
+            orient="top",
+            title=None,
+            labelLimit=420,
+            symbolType="stroke",
+            symbolOpacity=1,
+            symbolStrokeWidth=3,
+        ),
     )
     base = alt.Chart(rows)
     band = base.mark_area(opacity=0.13).encode(

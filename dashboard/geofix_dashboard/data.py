@@ -103,7 +103,9 @@ def services() -> list[dict[str, str]]:
     try:
         broker = cluster.status().broker
         state, note = broker.state, broker.message or (f"Redis {broker.version}" if broker.version else "")
-        rows.append({"service": "Broker", "state": str(state), "detail": f"{note} ({broker.managed})".strip()})
+        rows.append(
+            {"service": "Broker", "state": str(state), "detail": f"{note} ({broker.managed})".strip()}
+        )
     except GeofixError as error:
         rows.append({"service": "Broker", "state": "unknown", "detail": str(error)})
     known = workers()
@@ -194,7 +196,7 @@ def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.
 
 @cached
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
-    """Two evaluations on their common photos with the paired bootstrap, as `geofix evaluate compare` prints it."""
+    """Two evaluations on their common photos, as `geofix evaluate compare` prints it."""
     from geofix.evaluation.service import compare_evaluations
 
     with connect("reader") as conn:

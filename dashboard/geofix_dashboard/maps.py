@@ -1,4 +1,4 @@
-"""Maps that draw without internet: our own polygons and lines on a plain ground, with a scale bar and no tiles."""
+"""Maps that draw without internet: our own polygons and lines on a plain ground, with a scale bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from geofix_dashboard import data
 
 Bounds = tuple[float, float, float, float]
 HEIGHT = 520
-WIDTH = 720  # px a map is at least wide on a desk's screen; the zoom fits the data into this
+WIDTH = 500  # px a map beside a table is at least wide on a desk's screen; the zoom fits the data into this
+SMALL_PX = 7.0  # areas smaller than this on the screen are drawn as dots
 MAX_FEATURES = 5_000
 _TILE = 512  # px of the world at zoom 0
 _M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
@@ -40,14 +41,25 @@ def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bou
     return west - dx, max(-85.0, south - dy), east + dx, min(85.0, north + dy)
 
 
-def view_of(bounds: Bounds, height: int = HEIGHT) -> pdk.ViewState:
+def bounds_of(rows: pd.DataFrame) -> Bounds:
+    """The box around the shapes of a frame; the whole world when there are none."""
+    boxes = [_box(json.loads(text)["coordinates"]) for text in rows["shape"] if isinstance(text, str)]
+    if not boxes:
+        return (-170.0, -60.0, 170.0, 75.0)
+    west, south, east, north = zip(*boxes, strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
+def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.ViewState:
     """The fixed view that shows a box: same box, same view, so a rerun does not move the map."""
     west, south, east, north = padded(bounds)
     x, y = max((east - west) / 360, 1e-7), max(_mercator(south) - _mercator(north), 1e-7)
-    zoom = min(math.log2(WIDTH / _TILE / x), math.log2(height / _TILE / y))
+    zoom = min(math.log2(width / _TILE / x), math.log2(height / _TILE / y))
     middle = _latitude((_mercator(south) + _mercator(north)) / 2)
     return pdk.ViewState(
-        longitude=round((west + east) / 2, 6), latitude=round(middle, 6), zoom=round(min(max(zoom, 0.3), 19), 3)
+        longitude=round((west + east) / 2, 6),
+        latitude=round(middle, 6),
+        zoom=round(min(max(zoom, 0.3), 19), 3),
     )
 
 
@@ -63,6 +75,7 @@ def draw(
     bounds: Bounds,
     *,
     height: int = HEIGHT,
+    width: int = WIDTH,
     backdrop: bool = True,
     outline_level: str = "country",
     on_select: Callable[[], None] | None = None,
@@ -74,25 +87,27 @@ def draw(
         layers: From `areas`, `lines`, `points`.
         bounds: What must be in view; decides the fixed view.
         height: Pixels.
+        width: Pixels that the map has at least.
         backdrop: Draw outlines and the trace of photos below the layers.
         outline_level: Level of regions to outline.
         on_select: Called when an area is clicked; read it with `clicked`.
     """
-    view = view_of(bounds, height)
+    view = view_of(bounds, height, width)
     below = [*_outlines(outline_level, bounds), *_trace(bounds)] if backdrop else []
     deck = pdk.Deck(
         layers=[*below, *layers, *_scale_bar(view, height)],
         initial_view_state=view,
-        map_style=None,
+        # No provider, and pydeck's own default for the style: with None Streamlit would ask for a basemap.
         map_provider=None,
-        tooltip={"html": "{tip}", "style": {"fontSize": "12px", "maxWidth": "320px", "background": "#132a3a"}},
+        tooltip={
+            "html": "{tip}",
+            "style": {"fontSize": "12px", "maxWidth": "320px", "background": "#132a3a"},
+        },
     )
     if on_select is None:
         st.pydeck_chart(deck, height=height, key=key)
     else:
-        st.pydeck_chart(
-            deck, height=height, key=key, on_select=on_select, selection_mode="single-object"
-        )
+        st.pydeck_chart(deck, height=height, key=key, on_select=on_select, selection_mode="single-object")
 
 
 def clicked(key: str, layer: str = "areas") -> str | None:
@@ -101,7 +116,47 @@ def clicked(key: str, layer: str = "areas") -> str | None:
     if not state:
         return None
     objects = state["selection"]["objects"].get(layer, [])
-    return str(objects[0]["properties"]["code"]) if objects else None
+    if not objects:
+        return None
+    return str(objects[0].get("properties", objects[0])["code"])
+
+
+def marks(
+    rows: pd.DataFrame,
+    fill: Callable[[Any], Sequence[int]],
+    tip: Callable[[Any], str],
+    bounds: Bounds,
+    *,
+    chosen: str | None = None,
+) -> pdk.Layer:
+    """Areas where they can be seen at the first zoom, else dots at their middles; the layer is `areas`."""
+    texts = [text for text in rows["shape"] if isinstance(text, str)][:200]
+    boxes = [_box(json.loads(text)["coordinates"]) for text in texts]
+    per_degree = _TILE * 2 ** view_of(bounds).zoom / 360
+    sides = sorted(max(east - west, north - south) * per_degree for west, south, east, north in boxes)
+    if not sides or sides[len(sides) // 2] >= SMALL_PX:
+        return areas(rows, fill, tip, chosen=chosen)
+    row: Any
+    dots = []
+    for row in rows.head(MAX_FEATURES).itertuples(index=False):
+        if isinstance(row.shape, str):
+            west, south, east, north = _box(json.loads(row.shape)["coordinates"])
+            at = [(west + east) / 2, (south + north) / 2]
+            dots.append({"at": at, "fill": list(fill(row)), "tip": tip(row), "code": row.code})
+    return pdk.Layer(
+        "ScatterplotLayer",
+        dots,
+        id="areas",
+        pickable=True,
+        auto_highlight=True,
+        stroked=True,
+        get_position="at",
+        get_fill_color="fill",
+        get_line_color=[19, 42, 58, 220],
+        line_width_min_pixels=1,
+        get_radius=6,
+        radius_units="'pixels'",
+    )
 
 
 def areas(
@@ -114,8 +169,9 @@ def areas(
 ) -> pdk.Layer:
     """Polygons of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip."""
     features = []
+    row: Any
     for row in rows.head(MAX_FEATURES).itertuples(index=False):
-        if not row.shape or pd.isna(row.shape):
+        if not isinstance(row.shape, str):
             continue
         picked = chosen is not None and row.code == chosen
         properties = {
@@ -143,15 +199,11 @@ def areas(
 
 def lines(rows: pd.DataFrame, tip: Callable[[Any], str]) -> list[pdk.Layer]:
     """Arrows without heads from true_lon/true_lat (a dot) to lon/lat, columns rgba and error_m."""
-    made = [
-        {
-            "from": [row.true_lon, row.true_lat],
-            "to": [row.lon, row.lat],
-            "rgba": list(row.rgba),
-            "tip": tip(row),
-        }
-        for row in rows.itertuples(index=False)
-    ]
+    row: Any
+    made = []
+    for row in rows.itertuples(index=False):
+        ends = {"from": [row.true_lon, row.true_lat], "to": [row.lon, row.lat]}
+        made.append({**ends, "rgba": list(row.rgba), "tip": tip(row)})
     return [
         pdk.Layer(
             "LineLayer",
@@ -212,6 +264,14 @@ def tip_of(title: str, facts: dict[str, str]) -> str:
     return f"<b>{html.escape(title)}</b>{rows}"
 
 
+def _box(coordinates: Any) -> Bounds:
+    """The box around GeoJSON coordinates of any depth."""
+    if isinstance(coordinates[0], int | float):
+        return coordinates[0], coordinates[1], coordinates[0], coordinates[1]
+    west, south, east, north = zip(*(_box(part) for part in coordinates), strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
 def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
     rows = data.outlines(level, bounds)
     if rows.empty:
@@ -246,24 +306,23 @@ def _trace(bounds: Bounds) -> list[pdk.Layer]:
             id="photos",
             get_position="at",
             get_fill_color=[110, 126, 138, 110],
-            get_radius=1.6,
+            get_radius=2,
             radius_units="'pixels'",
         )
     ]
 
 
 def _scale_bar(view: pdk.ViewState, height: int) -> list[pdk.Layer]:
-    """A bar of a round length drawn in geographic coordinates: it stays true while the map is zoomed.
+    """A bar of a round length at the bottom, in geographic coordinates: it stays true while the map is zoomed.
 
     Its length holds at its own latitude; the Mercator map stretches with 1 / cos(latitude).
     """
     world = _TILE * 2**view.zoom
     y = _mercator(view.latitude) + (height / 2 - 26) / world
     lat = _latitude(y)
-    west = view.longitude - (WIDTH / 2 - 24) / world * 360
     metre = 1 / (_M_PER_DEGREE * max(math.cos(math.radians(lat)), 0.05))
     length = nice_length(130 / world * 360 / metre)
-    east = west + length * metre
+    west, east = view.longitude - length * metre / 2, view.longitude + length * metre / 2
     tick = _latitude(y - 6 / world)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     return [

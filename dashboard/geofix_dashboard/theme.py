@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 SMALL_N = 30  # below this many photos a share is shown pale
@@ -41,38 +44,15 @@ CIVIDIS = (
 # Orange for losses, blue for gains, grey for no difference.
 DIVERGING = ("#b35806", "#e08214", "#fdb863", "#d9dde1", "#92c5de", "#4393c3", "#2166ac")
 
-_CSS = """
-<style>
-[data-testid="stMainBlockContainer"] { padding-top: 2.6rem; max-width: 1500px; }
-[data-testid="stDeckGlJsonChart"] { background: #e6edf2; border: 1px solid #dbe3e8; border-radius: 6px; overflow: hidden; }
-[data-testid="stMetric"] { background: #f8fafb; }
-.gx-lead { color: #5a6b78; margin: -0.6rem 0 0.4rem 0; max-width: 60rem; }
-.gx-legend { font-size: 0.82rem; color: #45545f; margin: 0.1rem 0 0.6rem 0; }
-.gx-bar { height: 10px; border-radius: 3px; border: 1px solid #c9d3da; margin: 3px 0 2px 0; }
-.gx-ticks { display: flex; justify-content: space-between; }
-.gx-note { color: #6b7a85; }
-.gx-dot { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 4px 0 10px; vertical-align: -1px; }
-.gx-empty { border: 1px dashed #b9c7d0; border-radius: 8px; background: #f8fafb; padding: 1.1rem 1.3rem; margin: 0.4rem 0 1rem 0; }
-.gx-empty b { font-size: 1.02rem; }
-.gx-empty p { color: #5a6b78; margin: 0.25rem 0 0.5rem 0; }
-.gx-empty code { display: block; background: #132a3a; color: #e8eff3; padding: 0.5rem 0.8rem; border-radius: 6px; margin-top: 0.35rem; white-space: pre-wrap; }
-.gx-state { font-weight: 600; }
-</style>
-"""
+_STYLE = Path(__file__).with_name("style.css")
 
-LOGO = """
-<svg xmlns="http://www.w3.org/2000/svg" width="150" height="36" viewBox="0 0 150 36">
-<path d="M16 3c-6 0-10.500 4.500-10.500 10.300C5.500 21 16 33 16 33s10.500-12 10.500-19.700C26.500 7.500 22 3 16 3z" fill="#fde725"/>
-<path d="M16 3c-6 0-10.500 4.500-10.500 10.300C5.500 21 16 33 16 33z" fill="#21918c"/>
-<circle cx="16" cy="13.500" r="4.200" fill="#132a3a"/>
-<text x="36" y="25.500" font-family="Source Sans Pro, Source Sans, Helvetica, Arial, sans-serif" font-size="23" font-weight="700" fill="#ffffff">geofix</text>
-</svg>
-"""
+LOGO = Path(__file__).with_name("logo.svg")
+ICON = Path(__file__).with_name("icon.svg")
 
 
 def install() -> None:
     """Put the style sheet into the page."""
-    st.html(_CSS)
+    st.html(_STYLE)
 
 
 def header(title: str, lead: str) -> None:
@@ -83,15 +63,20 @@ def header(title: str, lead: str) -> None:
 
 def section(title: str, note: str = "") -> None:
     """The head of a part of a page."""
-    st.subheader(title, anchor=False)
-    if note:
-        st.html(f'<div class="gx-note" style="margin-top:-0.7rem">{html.escape(note)}</div>')
+    below = f'<div class="gx-note">{html.escape(note)}</div>' if note else ""
+    st.html(f'<h3 class="gx-section">{html.escape(title)}</h3>{below}')
 
 
 def empty(title: str, why: str, *commands: str) -> None:
     """What a page says when there is nothing to show: why, and the commands that change it."""
     lines = "".join(f"<code>{html.escape(command)}</code>" for command in commands)
     st.html(f'<div class="gx-empty"><b>{html.escape(title)}</b><p>{html.escape(why)}</p>{lines}</div>')
+
+
+def facts(rows: Sequence[Sequence[str]]) -> None:
+    """A small table of three columns, name, value and remark, whose text wraps."""
+    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
+    st.html(f'<table class="gx-facts">{lines}</table>')
 
 
 def colour(share: float, scale: Sequence[str] = VIRIDIS, alpha: int = 225) -> list[int]:
@@ -122,6 +107,16 @@ def key_of(items: Sequence[tuple[str, str]], note: str = "") -> None:
     st.html(f'<div class="gx-legend">{dots} <span class="gx-note">{html.escape(note)}</span></div>')
 
 
+def table_height(rows: int, most: int = 520) -> int:
+    """Pixels of a table that is as high as its rows, up to a limit."""
+    return min(most, 35 * (rows + 1) + 3)
+
+
+def day(value: Any) -> str:
+    """A date as ISO text, which also sorts; a dash where there is none."""
+    return "–" if value is None or pd.isna(value) else f"{value:%Y-%m-%d}"
+
+
 def metres(value: float | None) -> str:
     """A distance for people: 12.5 m, 340 m, 4.2 km; a dash where there is none."""
     if value is None or math.isnan(value):
@@ -129,7 +124,7 @@ def metres(value: float | None) -> str:
     if math.isinf(value):
         return "no answer"
     if value < 100:
-        return f"{value:.1f} m"
+        return f"{value:.1f} m" if value >= 0.05 else "0 m"
     if value < 1000:
         return f"{value:.0f} m"
     return f"{value / 1000:,.1f} km" if value < 100_000 else f"{value / 1000:,.0f} km"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import geopandas
 import pandas as pd
-import psycopg
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
@@ -18,23 +17,25 @@ from typer.testing import CliRunner
 
 from geofix.cli.sql import app
 from geofix.database.sandbox import ask
-from geofix.errors import UsageError
+from geofix.errors import ServiceError, UsageError
 from geofix.settings import get_settings
 from servers import Database
 
 PHOTOS = """
 WITH d AS (
   INSERT INTO dataset (name, kind, licence, attribution)
-  VALUES ('alps', 'photos', 'CC-BY-4.0', 'Ä. Müller'), ('bare', 'photos', NULL, NULL) RETURNING dataset_id, name
+  VALUES ('alps', 'photos', 'CC-BY-4.0', 'Ä. Müller'), ('bare', 'photos', NULL, NULL)
+  RETURNING dataset_id, name
 )
 INSERT INTO photo_record (dataset_id, source_key, s2_id, geom, heading_deg, captured_at, extra)
-SELECT dataset_id, 'p' || n, s2_cell_at(8 + n / 100.0, 47, 30), ST_SetSRID(ST_MakePoint(8 + n / 100.0, 47), 4326),
-       CASE WHEN n > 1 THEN n END, CASE WHEN n > 1 THEN timestamptz '2020-01-02 03:04:05+00' END, '{"a": [1, "ß"]}'
+SELECT dataset_id, 'p' || n, s2_cell_at(8 + n / 100.0, 47, 30),
+       ST_SetSRID(ST_MakePoint(8 + n / 100.0, 47), 4326), CASE WHEN n > 1 THEN n END,
+       CASE WHEN n > 1 THEN timestamptz '2020-01-02 03:04:05+00' END, '{"a": [1, "ß"]}'
 FROM d, generate_series(1, 20) AS n WHERE d.name = 'alps' ORDER BY n
 """
 ALL = """
-SELECT photo_id, source_key, s2_id, heading_deg, captured_at, heading_deg > 5 AS big, round(1.5, 2) AS number, extra,
-       ARRAY[1, 2]::int8[] AS list, geom FROM photo_record ORDER BY photo_id
+SELECT photo_id, source_key, s2_id, heading_deg, captured_at, heading_deg > 5 AS big,
+       round(1.5, 2) AS number, extra, ARRAY[1, 2]::int8[] AS list, geom FROM photo_record ORDER BY photo_id
 """
 
 
@@ -88,7 +89,7 @@ def test_what_is_refused(photos: Database, statement: str, said: str) -> None:
 
 def test_settings_do_not_open_the_door(photos: Database) -> None:
     result = run("SELECT set_config('transaction_read_only', 'off', false)", "--json")
-    assert result.exit_code == 2 and "read-only" in result.stderr
+    assert result.exit_code == 2 and "read-write mode" in result.stderr
 
 
 def test_a_slow_statement_is_cancelled_by_our_clock(
@@ -103,7 +104,8 @@ def test_a_slow_statement_is_cancelled_by_our_clock(
     assert time.monotonic() - began < 30
     with photos.connect() as conn:
         left = conn.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
         )
         assert left.fetchone() == (0,)
 
@@ -259,22 +261,18 @@ def test_equal_names_stay_apart(photos: Database) -> None:
 
 
 def test_a_lost_session_is_an_error_of_the_service(photos: Database) -> None:
-    with ask("SELECT pg_backend_pid() UNION ALL SELECT pg_sleep(60)::text::int", get_settings()) as answer:
-        with (
-            photos.connect(autocommit=True) as conn,
-            psycopg.connect(photos.url("reader"), autocommit=True) as other,
-        ):
-            other.execute(
+    with ask("SELECT pg_sleep(1)", get_settings()) as answer:
+        with photos.connect("reader") as conn:
+            ended = conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'geofix sql' AND datname = current_database()"
-            )
-            assert conn.closed is False
-        with pytest.raises(Exception, match=r"terminat|closed|went away"):
+            ).fetchall()
+        assert ended == [(True,)]
+        with pytest.raises(ServiceError, match="went away"):
             list(answer.batches())
 
 
 def test_the_whole_command_line(photos: Database) -> None:
-    command = [sys.executable, "-m", "geofix.cli.main"]
     code = "import sys; from geofix.cli.main import main; sys.argv[0] = 'geofix'; main()"
     command = [sys.executable, "-c", code, "sql", "SELECT count(*) AS n FROM photo", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -287,6 +285,8 @@ def test_the_whole_command_line(photos: Database) -> None:
 
 
 def test_limits_can_be_given_by_the_caller(photos: Database) -> None:
-    with pytest.raises(UsageError, match=r"0\.2 s"):
-        with ask("SELECT pg_sleep(30)", get_settings(), timeout_s=0.2) as answer:
-            list(answer.batches())
+    with (
+        pytest.raises(UsageError, match=r"0\.2 s"),
+        ask("SELECT pg_sleep(30)", get_settings(), timeout_s=0.2) as answer,
+    ):
+        list(answer.batches())

@@ -6,12 +6,20 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from job_helpers import TIMING, Workers, make_table
 
 from geofix.database import engine
 from geofix.database.cluster import broker_url
 from geofix.settings import Settings, get_settings
 from servers import Database, Servers
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logs() -> Iterator[None]:
+    """A command that a test ran had its own stderr, which is closed by now."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

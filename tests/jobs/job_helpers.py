@@ -21,7 +21,7 @@ from servers import Database
 
 HERE = Path(__file__).parent
 # Short enough for tests; far apart enough for a busy machine.
-TIMING = {"LEASE_S": "3", "HEARTBEAT_S": "0.3", "SWEEP_S": "0.5", "REDELIVER_S": "2", "DRAIN_S": "1"}
+TIMING = {"LEASE_S": "3", "HEARTBEAT_S": "0.3", "SWEEP_S": "0.5", "REDELIVER_S": "2", "DRAIN_S": "0.5"}
 
 
 class Workers:
@@ -32,8 +32,12 @@ class Workers:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A worker of the product that also knows the test's kinds of jobs; waits until it is there."""
+        own = [sys.executable, str(HERE / "worker_with_probes.py")]
+        return self.begin([*own, *(arguments or ("one", "cpu", "1"))])
+
+    def begin(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Any command that is a worker; waits until there is one row more in the table of workers."""
         before = self._alive()
-        command = [sys.executable, str(HERE / "worker_with_probes.py"), *(arguments or ("one", "cpu", "1"))]
         process = subprocess.Popen(command, start_new_session=True)
         self._started.append(process)
         deadline = time.monotonic() + 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ import psycopg
 import pytest
 from job_helpers import Workers, steps, wait_for, wait_state
 from probes import Probe, Sleepwalker
+from typer.testing import CliRunner
 
+from geofix.cli.main import app
 from geofix.database.queries import jobs
 from geofix.jobs import broker, service
 from geofix.jobs.settings import JobSettings
+from geofix.jobs.specs import parse
 from geofix.jobs.sweep import sweep, sweep_until
 from servers import Database, Servers
 
@@ -33,13 +37,13 @@ def beat(queue: Database) -> Iterator[None]:
 
 def test_a_killed_worker_s_job_is_done_once_by_another(queue: Database, workers: Workers, beat: None) -> None:
     first = workers.start()
-    job_id = service.submit(Probe(key="killed", steps=20, pause_s=0.1)).job_id
+    job_id = service.submit(Probe(key="killed", steps=12, pause_s=0.1)).job_id
     wait_for(lambda: service.find(job_id).progress_done >= 3, "some progress")
     workers.kill(first)
     workers.start()
     row = wait_state(job_id, "succeeded")
     assert row.attempts == 2 and row.fencing_token == 2
-    assert steps(queue, "killed") == list(range(20))
+    assert steps(queue, "killed") == list(range(12))
     with psycopg.connect(queue.url("reader")) as conn:
         texts = [event["message"] for event in jobs.read_events(conn, job_id) if event["kind"] == "state"]
     assert [text.split()[0].rstrip(":") for text in texts] == [
@@ -75,7 +79,7 @@ def test_an_emptied_broker_is_filled_again(
     queue: Database, workers: Workers, cluster: Servers, beat: None
 ) -> None:
     made = [service.submit(Probe(key="flushed", steps=1)).job_id for _ in range(20)]
-    assert broker.waiting("cpu") == 20
+    assert int(broker.waiting("cpu") or 0) >= 20
     cluster.flush_broker()
     workers.start()
     for job_id in made:
@@ -104,9 +108,10 @@ def test_a_poison_job_is_parked_and_others_flow(queue: Database, workers: Worker
     assert steps(queue, "poison") == [] and steps(queue, "good") == [0]
 
 
-def test_sigterm_gives_a_long_job_back_uncounted(queue: Database, workers: Workers) -> None:
-    first = workers.start()
-    job_id = service.submit(Probe(key="drain", steps=60, pause_s=0.1)).job_id
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_sigterm_gives_a_long_job_back_uncounted(queue: Database, workers: Workers, kind: str) -> None:
+    first = workers.start("one", kind, "1")
+    job_id = service.submit(Probe(key="drain", steps=15, pause_s=0.1), queue=kind).job_id
     wait_state(job_id, "running")
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(20) == 0
@@ -114,9 +119,9 @@ def test_sigterm_gives_a_long_job_back_uncounted(queue: Database, workers: Worke
     assert (row.state, row.attempts, row.error) == ("queued", 0, "Its worker was shut down.")
     with psycopg.connect(queue.url("reader")) as conn:
         assert conn.execute("SELECT count(*) FROM geofix.worker").fetchone() == (0,)
-    workers.start()
+    workers.start("one", kind, "1")
     assert wait_state(job_id, "succeeded").attempts == 1
-    assert steps(queue, "drain") == list(range(60))
+    assert steps(queue, "drain") == list(range(15))
 
 
 def test_a_broker_that_is_away_loses_no_job(
@@ -134,6 +139,17 @@ def test_a_broker_that_is_away_loses_no_job(
     get_settings.cache_clear()
     assert sweep().published == 1 and broker.waiting("cpu") == 1
     assert sweep().published == 0
+
+
+def test_the_command_starts_a_worker_and_ends_it_in_good_order(queue: Database, workers: Workers) -> None:
+    geofix = str(Path(sys.executable).with_name("geofix"))
+    process = workers.begin([geofix, "worker", "--queues", "cpu"])
+    job_id = service.submit(parse("snapshot", {"datasets": "nowhere", "out": "s"})).job_id
+    assert "nowhere" in str(wait_state(job_id, "failed").error)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(20) == 0
+    wrong = CliRunner().invoke(app, ["worker", "--queues", "cpu,tpu"])
+    assert wrong.exit_code == 2 and "tpu" in wrong.stderr
 
 
 def test_a_waiting_message_is_not_sent_again_and_again(queue: Database) -> None:

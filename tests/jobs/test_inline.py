@@ -100,7 +100,7 @@ def test_an_old_token_commits_nothing(table: Database) -> None:
     assert steps(table, "old") == [2, 3]
 
 
-def test_snapshot_left_by_a_killed_attempt_is_replaced(db: Database, tmp_path: Path) -> None:
+def test_a_failed_job_cannot_be_cancelled(db: Database, tmp_path: Path) -> None:
     specification = parse("snapshot", {"datasets": "nowhere", "out": str(tmp_path / "s")})
     row = runner.run_inline(submit(specification).job_id)
     assert row.state == "failed" and "nowhere" in row.error

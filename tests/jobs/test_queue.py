@@ -124,7 +124,7 @@ def test_a_pipeline_runs_its_stages_in_order(running: Database) -> None:
 
 
 def test_a_failed_dependency_fails_what_waits_for_it_and_retry_brings_both_back(running: Database) -> None:
-    first = service.submit(Probe(key="dep", fail="bad"))
+    first = service.submit(Probe(key="dep", fail="bad", pause_s=1.0))
     second = service.submit(Probe(key="dep2"), after=[first.job_id])
     third = service.submit(Probe(key="dep3"), after=[second.job_id])
     row = wait_state(third.job_id, "failed")

@@ -15,7 +15,7 @@ from celery import signals
 
 from geofix import __version__
 from geofix.database.engine import connect, dispose
-from geofix.database.queries import jobs
+from geofix.database.queries import presence
 from geofix.errors import GeofixError
 from geofix.jobs.runner import process_name, release_running
 from geofix.jobs.settings import JobSettings
@@ -61,7 +61,7 @@ class Presence(threading.Thread):
         self._ended = True
         try:
             with connect("writer") as conn:
-                jobs.worker_gone(conn, self.worker)
+                presence.worker_gone(conn, self.worker)
         except (GeofixError, psycopg.Error) as error:
             _log.warning("worker row not removed", error=str(error))
 
@@ -75,7 +75,7 @@ class Presence(threading.Thread):
         }
         try:
             with connect("writer") as conn:
-                jobs.worker_seen(conn, values)
+                presence.worker_seen(conn, values)
         except (GeofixError, psycopg.Error) as error:
             _log.warning("worker row not written", error=str(error))
 

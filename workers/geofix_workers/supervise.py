@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,10 +103,14 @@ def _end(children: list[Child]) -> None:
 
 def serve_queue(queue: str, concurrency: int) -> None:
     """Be the Celery worker of one queue, in this process, until it is told to stop."""
+    from celery.exceptions import SecurityWarning
+
     from geofix.jobs.broker import queue_name
     from geofix_workers import lifecycle
     from geofix_workers.app import app
 
+    # Celery warns root of pickled messages; this application takes JSON alone.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     lifecycle.serve([queue])
     worker: Any = app.Worker(
         hostname=f"{queue}-{os.getpid()}@%h",

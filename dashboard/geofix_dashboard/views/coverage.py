@@ -26,7 +26,9 @@ CODE_COLOURS = {
 
 def render() -> None:
     """Draw the page."""
-    theme.header("Coverage", "How many photos and aerial tiles each cell has, and which cells can be an answer.")
+    theme.header(
+        "Coverage", "How many photos and aerial tiles each cell has, and which cells can be an answer."
+    )
     counts = data.counts()
     if not counts["photos"] and not counts["aerial_tiles"]:
         theme.empty(
@@ -45,7 +47,7 @@ def render() -> None:
         )
         return
     _tiles(rows)
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([1, 1], gap="large")
     with left:
         _map(rows, level, shown)
     with right:
@@ -73,7 +75,9 @@ def density_legend(label: str, most: int, note: str) -> None:
 
 def density_tip(row: Any) -> str:
     """Tooltip of a cell."""
-    years = "–" if pd.isna(row.first_captured_at) else f"{row.first_captured_at.year}–{row.last_captured_at.year}"
+    years = (
+        "–" if pd.isna(row.first_captured_at) else f"{row.first_captured_at.year}–{row.last_captured_at.year}"
+    )
     return maps.tip_of(
         f"Cell {row.code}",
         {
@@ -117,7 +121,7 @@ def _region(names: list[str]) -> str:
     options, labels = ["everywhere"], {"everywhere": "everywhere"}
     for name in names:
         found = data.table("regions", name)
-        for row in found[found["photos"] > 0].itertuples():
+        for row in found.itertuples():
             options.append(f"{name}:{row.code}")
             labels[options[-1]] = f"{row.name} · {name} ({row.photos:,} photos)"
     return str(links.choose("region", "Region", options, show=lambda x: labels[x]))
@@ -147,16 +151,20 @@ def _tiles(rows: pd.DataFrame) -> None:
 
 def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
     theme.section("Map", f"S2 cells of level {level}, edges about {cell_size(level)}")
-    bounds = data.photo_bounds() or (-170.0, -60.0, 170.0, 75.0)
+    bounds = maps.bounds_of(rows)
     if shown == "codes":
-        layer = maps.areas(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip)
+        layer = maps.marks(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip, bounds)
     else:
         column = "photos" if shown == "photos" else "aerial_tiles"
         most = int(rows[column].max())
-        layer = maps.areas(rows, density_fill(column, most), density_tip)
+        layer = maps.marks(rows, density_fill(column, most), density_tip, bounds)
     maps.draw("coverage-map", [layer], bounds)
     total = int(rows["cells"].iloc[0])
-    drawn = f"the {maps.MAX_FEATURES:,} fullest of {total:,} cells drawn" if total > maps.MAX_FEATURES else f"{total:,} cells drawn"
+    drawn = (
+        f"the {maps.MAX_FEATURES:,} fullest of {total:,} cells drawn"
+        if total > maps.MAX_FEATURES
+        else f"{total:,} cells drawn"
+    )
     if shown == "codes":
         items = [(f"rgb{rgba[:3]}", text) for text, rgba in CODE_COLOURS.items()]
         theme.key_of(items, drawn)
@@ -166,22 +174,33 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
 
 def _table(rows: pd.DataFrame, region: str) -> None:
     theme.section("Table", "Click a column's head to sort")
-    shown = rows.assign(code_kind=[code_kind(row) for row in rows.itertuples()])[
-        ["code", "photos", "aerial_tiles", "code_kind", "first_captured_at", "last_captured_at", "last_aerial"]
+    days = {
+        name: rows[name].map(theme.day) for name in ("first_captured_at", "last_captured_at", "last_aerial")
+    }
+    shown = rows.assign(code_kind=[code_kind(row) for row in rows.itertuples()], **days)[
+        [
+            "code",
+            "photos",
+            "aerial_tiles",
+            "code_kind",
+            "first_captured_at",
+            "last_captured_at",
+            "last_aerial",
+        ]
     ]
     st.dataframe(
         shown,
         hide_index=True,
         width="stretch",
-        height=maps.HEIGHT,
+        height=theme.table_height(len(shown), maps.HEIGHT),
         column_config={
             "code": "Cell",
             "photos": st.column_config.NumberColumn("Photos", format="localized"),
             "aerial_tiles": st.column_config.NumberColumn("Aerial tiles", format="localized"),
             "code_kind": "Code",
-            "first_captured_at": st.column_config.DateColumn("First photo"),
-            "last_captured_at": st.column_config.DateColumn("Last photo"),
-            "last_aerial": st.column_config.DateColumn("Last aerial"),
+            "first_captured_at": "First photo",
+            "last_captured_at": "Last photo",
+            "last_aerial": "Last aerial",
         },
     )
     st.download_button(

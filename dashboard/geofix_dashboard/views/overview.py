@@ -13,7 +13,9 @@ from geofix_dashboard.views.coverage import density_fill, density_legend, densit
 
 def render() -> None:
     """Draw the page."""
-    theme.header("Overview", "What this database holds, what was made from it, and how well it places photos.")
+    theme.header(
+        "Overview", "What this database holds, what was made from it, and how well it places photos."
+    )
     counts = data.counts()
     _tiles(counts)
     if not counts["photos"]:
@@ -23,29 +25,30 @@ def render() -> None:
             "geofix ingest photos FOLDER --dataset NAME",
             "geofix demo",
         )
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([1, 1], gap="large")
     with left:
         _map()
     with right:
         _services()
-        _evaluations()
+        _models()
+    _evaluations()
     _datasets()
-    _learned()
+    _code_sets()
 
 
 def _tiles(counts: dict[str, int]) -> None:
-    shown = (
-        ("Photos", "photos", f"{counts['photos_with_pixels']:,} with pixels; the rest are positions"),
-        ("Photographed cells", "photo_cells", "S2 cells of level 15 (about 250 m) with a photo"),
-        ("Sequences", "sequences", "Photos taken in one go"),
-        ("Aerial tiles", "aerial_tiles", f"cut from {counts['rasters']:,} rasters"),
-        ("Regions", "regions", "Countries, admin-1 and your own polygons"),
-        ("Models", "models", "Encoders and trained localizers"),
-        ("Code sets", "code_sets", "What photos are searched against"),
-        ("Evaluations", "evaluations", "A localizer judged on a split"),
-    )
-    for column, (label, key, meaning) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(label, f"{counts[key]:,}", help=meaning, border=True)
+    shown = {
+        "Photos": "photos",
+        "Cells (L15)": "photo_cells",
+        "Sequences": "sequences",
+        "Aerial tiles": "aerial_tiles",
+        "Regions": "regions",
+        "Models": "models",
+        "Code sets": "code_sets",
+        "Evaluations": "evaluations",
+    }
+    for column, (label, key) in zip(st.columns(len(shown), gap="small"), shown.items(), strict=True):
+        column.metric(label, f"{counts[key]:,}", border=True)
 
 
 def _map() -> None:
@@ -58,26 +61,21 @@ def _map() -> None:
     rows = data.table("coverage", level, None, None)
     rows = rows[rows["photos"] > 0].rename(columns={"cell": "code"})
     most = int(rows["photos"].max())
-    maps.draw("overview-map", [maps.areas(rows, density_fill("photos", most), density_tip)], bounds, height=430)
-    density_legend("Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos")
+    maps.draw(
+        "overview-map", [maps.areas(rows, density_fill("photos", most), density_tip)], bounds, height=430
+    )
+    density_legend(
+        "Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos"
+    )
 
 
 def _services() -> None:
     theme.section("Services")
-    rows = pd.DataFrame(data.services())
+    rows = [(row["service"], row["state"], row["detail"]) for row in data.services()]
     jobs = data.table("job_states")
-    told = ", ".join(f"{row.jobs:,} {row.state}" for row in jobs.itertuples()) or "none submitted"
-    rows.loc[len(rows)] = ["Jobs", "–" if jobs.empty else f"{int(jobs['jobs'].sum()):,}", told]
-    st.dataframe(
-        rows,
-        hide_index=True,
-        width="stretch",
-        column_config={
-            "service": st.column_config.TextColumn("Service", width="small"),
-            "state": st.column_config.TextColumn("State", width="small"),
-            "detail": "Detail",
-        },
-    )
+    told = ", ".join(f"{row.jobs:,} {row.state}" for row in jobs.itertuples())
+    rows.append(("Jobs", "none" if jobs.empty else f"{int(jobs['jobs'].sum()):,}", told or "none submitted"))
+    theme.facts(rows)
 
 
 def _evaluations() -> None:
@@ -97,11 +95,14 @@ def _evaluations() -> None:
     shown = pd.DataFrame(
         {
             "Evaluation": rows["evaluation"],
+            "Localizer": rows["localizer"],
             "Split": rows["split"],
             "n": n.astype(int),
             "R@1 200 m %": share,
             "95 %": [theme.interval(a, b) for a, b in zip(low, high, strict=True)],
             "Median m": pd.to_numeric(rows["median_m"]),
+            "GeoScore": pd.to_numeric(rows["geoscore"]),
+            "Stored": rows["created_at"].map(theme.day),
         }
     ).sort_values("R@1 200 m %", ascending=False)
     number = st.column_config.NumberColumn
@@ -109,7 +110,12 @@ def _evaluations() -> None:
         shown,
         hide_index=True,
         width="stretch",
-        column_config={"R@1 200 m %": number(format="%.1f"), "Median m": number(format="%.0f")},
+        height=theme.table_height(len(shown), 400),
+        column_config={
+            "R@1 200 m %": number(format="%.1f"),
+            "Median m": number(format="%.0f"),
+            "GeoScore": number(format="%.0f"),
+        },
     )
 
 
@@ -126,7 +132,17 @@ def _datasets() -> None:
         return
     missing = rows["licence"].isna().sum()
     shown = rows[
-        ["name", "kind", "licence", "attribution", "photos", "aerial_tiles", "regions", "rejects", "created_at"]
+        [
+            "name",
+            "kind",
+            "licence",
+            "attribution",
+            "photos",
+            "aerial_tiles",
+            "regions",
+            "rejects",
+            "created_at",
+        ]
     ]
     st.dataframe(
         shown,
@@ -145,59 +161,61 @@ def _datasets() -> None:
         },
     )
     if missing:
-        st.caption(f":material/warning: {missing} data set(s) name no licence: load them again with `--licence`.")
+        st.caption(
+            f":material/warning: {missing} data set(s) name no licence: load them again with `--licence`."
+        )
 
 
-def _learned() -> None:
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        theme.section("Models")
-        rows = data.table("models")
-        if rows.empty:
-            theme.empty(
-                "No model is registered.",
-                "A model turns photos and aerial tiles into embeddings.",
-                "geofix models register DIR --name NAME",
-            )
-        else:
-            st.dataframe(
-                rows,
-                hide_index=True,
-                width="stretch",
-                column_config={
-                    "name": "Model",
-                    "kind": "Kind",
-                    "dimension": "Dimension",
-                    "weights": "Weights sha256",
-                    "code_sets": "Code sets",
-                    "created_at": st.column_config.DatetimeColumn("Registered", format="YYYY-MM-DD HH:mm"),
-                },
-            )
-    with right:
-        theme.section("Code sets")
-        rows = data.table("code_sets")
-        if rows.empty:
-            theme.empty(
-                "There is no code set.",
-                "A code set holds one vector per cell; photos are searched against it.",
-                "geofix codes build --model NAME --code-set NAME",
-            )
-            return
-        shown = rows.drop(columns=["stale_reason", "kappa"]).assign(bytes=rows["bytes"].map(readable_bytes))
+def _models() -> None:
+    theme.section("Models")
+    rows = data.table("models").drop(columns=["kind", "created_at"])
+    if rows.empty:
+        theme.empty(
+            "No model is registered.",
+            "A model turns photos and aerial tiles into embeddings.",
+            "geofix models register DIR --name NAME",
+        )
+    else:
         st.dataframe(
-            shown,
+            rows,
             hide_index=True,
             width="stretch",
             column_config={
-                "name": "Code set",
-                "model": "Model",
-                "recipe": "Recipe",
-                "level": "Level",
-                "state": "State",
-                "cells": st.column_config.NumberColumn("Cells", format="localized"),
-                "with_prototype": "With ground",
-                "with_aerial": "With aerial",
-                "bytes": "Size",
-                "created_at": st.column_config.DatetimeColumn("Built", format="YYYY-MM-DD HH:mm"),
+                "name": "Model",
+                "kind": "Kind",
+                "dimension": "Dimension",
+                "weights": "Weights sha256",
+                "code_sets": "Code sets",
+                "created_at": st.column_config.DatetimeColumn("Registered", format="YYYY-MM-DD HH:mm"),
             },
         )
+
+
+def _code_sets() -> None:
+    theme.section("Code sets")
+    rows = data.table("code_sets")
+    if rows.empty:
+        theme.empty(
+            "There is no code set.",
+            "A code set holds one vector per cell; photos are searched against it.",
+            "geofix codes build --model NAME --code-set NAME",
+        )
+        return
+    shown = rows.drop(columns=["stale_reason", "kappa"]).assign(bytes=rows["bytes"].map(readable_bytes))
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "name": "Code set",
+            "model": "Model",
+            "recipe": "Recipe",
+            "level": "Level",
+            "state": "State",
+            "cells": st.column_config.NumberColumn("Cells", format="localized"),
+            "with_prototype": "With ground",
+            "with_aerial": "With aerial",
+            "bytes": "Size",
+            "created_at": st.column_config.DatetimeColumn("Built", format="YYYY-MM-DD HH:mm"),
+        },
+    )

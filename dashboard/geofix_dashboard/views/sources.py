@@ -15,7 +15,9 @@ TIME = "YYYY-MM-DD HH:mm"
 
 def render() -> None:
     """Draw the page."""
-    theme.header("Data", "What was loaded, what was turned away and why, and how it was split for training and test.")
+    theme.header(
+        "Data", "What was loaded, what was turned away and why, and how it was split for training and test."
+    )
     part = links.choose("part", "Show", list(PARTS), kind="segments", show=PARTS.__getitem__)
     {"datasets": _datasets, "rejects": _rejects, "snapshots": _snapshots, "regions": _regions}[str(part)]()
 
@@ -48,7 +50,11 @@ def _card(row: Any) -> None:
         with right:
             facts = {
                 "photos": (("Photos", row.photos), ("Sequences", row.sequences), ("Rejects", row.rejects)),
-                "aerial": (("Rasters", row.rasters), ("Aerial tiles", row.aerial_tiles), ("Rejects", row.rejects)),
+                "aerial": (
+                    ("Rasters", row.rasters),
+                    ("Aerial tiles", row.aerial_tiles),
+                    ("Rejects", row.rejects),
+                ),
                 "regions": (("Regions", row.regions), ("Rejects", row.rejects)),
             }[str(row.kind)]
             for column, (label, value) in zip(st.columns(3), facts, strict=False):

@@ -29,6 +29,9 @@ def build(
     region: Annotated[
         str | None, typer.Option(help="Only cells in this region: LEVEL:CODE, a file or WKT.")
     ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only aerial tiles of this data set; repeatable.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Build one code set, all or nothing: it is ready when this command ends, or not there at all.
@@ -53,6 +56,7 @@ def build(
             level=level,
             snapshot_id=None if snapshot is None else stored_snapshot(conn, snapshot).snapshot_id,
             region_ewkb=None if region is None else region_ewkb(conn, region),
+            datasets=dataset or None,
         )
     emit({"code_set": code_set, **result}, as_json=json)
 

@@ -48,7 +48,8 @@ def check(json: JsonOption = False) -> None:
     with connect(check=False) as conn:
         findings = check_database(conn)
     rows = [
-        (item.name, "ok" if item.ok else "NOT OK", item.found, item.mend or item.note) for item in findings
+        (item.name, "ok" if item.ok else "NOT OK", item.found, item.note if item.ok else item.mend)
+        for item in findings
     ]
     emit(
         {"ok": all(item.ok for item in findings), "checks": findings},

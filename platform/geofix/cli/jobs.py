@@ -165,7 +165,7 @@ def logs(
     events: list[dict[str, Any]] = []
     while True:
         last = events[-1]["job_event_id"] if events else 0
-        with connect("writer") as conn:
+        with connect("reader") as conn:
             new = read_events(conn, row.job_id, last)
         if not json:
             for event in new:

@@ -57,6 +57,7 @@ def build_code_set(
     level: int,
     snapshot_id: int | None = None,
     region_ewkb: bytes | None = None,
+    datasets: list[str] | None = None,
 ) -> dict[str, Any]:
     """Build and publish one code set; the caller commits.
 
@@ -68,6 +69,7 @@ def build_code_set(
         level: S2 level of the cells.
         snapshot_id: Training photos for `cellmean`.
         region_ewkb: Only cells whose centre lies in this EWKB geometry.
+        datasets: Only aerial tiles of these data sets; None takes all.
 
     Returns:
         cells, with_prototype, with_aerial, bytes, kappa.
@@ -81,7 +83,7 @@ def build_code_set(
             raise UsageError("Recipe cellmean needs a snapshot.", hint="Give --snapshot DIR.")
         made = cellmean_vectors(conn, model, snapshot_id, level)
     else:
-        made = aerial_vectors(conn, model, level, region_ewkb)
+        made = aerial_vectors(conn, model, level, region_ewkb=region_ewkb, datasets=datasets)
     if region_ewkb is not None and recipe == "cellmean":
         made = _inside(made, region_ewkb)
     return publish(conn, name, model, recipe, level, made, snapshot_id=snapshot_id)
@@ -103,23 +105,29 @@ def cellmean_vectors(conn: Connection, model: ModelRow, snapshot_id: int, level:
 
 
 def aerial_vectors(
-    conn: Connection, model: ModelRow, level: int, region_ewkb: bytes | None = None
+    conn: Connection,
+    model: ModelRow,
+    level: int,
+    *,
+    region_ewkb: bytes | None = None,
+    datasets: list[str] | None = None,
 ) -> CellVectors:
     """Mean of each cell's aerial embeddings over sources and dates, normalised."""
-    cells = model_queries.tile_cells(conn, model.model_id, region_ewkb)
-    if not cells:
+    tiles = model_queries.tile_cells(conn, model.model_id, region_ewkb=region_ewkb, datasets=datasets)
+    if not tiles:
         raise BadInputError(
             f"Model {model.name} has embedded no aerial tile here.",
             hint=f"Run `geofix ingest aerial` and `geofix embed aerial --model {model.name}`.",
         )
-    levels = sorted({item[2] for item in cells})
-    if levels != [level]:
+    cells = [tile for tile in tiles if tile[2] == level]
+    if not cells:
+        levels = sorted({tile[2] for tile in tiles})
         raise UsageError(
             f"Aerial tiles stand at level {', '.join(map(str, levels))}, not at the level {level} asked for.",
             hint=f"Give --level {levels[-1]}.",
         )
     tile_ids, vectors = model_queries.read_tile_embeddings(conn, model)
-    s2_of = dict((tile, s2_id) for tile, s2_id, _ in cells)
+    s2_of = {tile: s2_id for tile, s2_id, _ in cells}
     keep = np.isin(tile_ids, np.fromiter(s2_of, np.int64))
     tile_s2 = np.array([s2_of[int(tile)] for tile in tile_ids[keep]], np.int64)
     ids, means, _ = cell_means(vectors[keep], tile_s2, level)

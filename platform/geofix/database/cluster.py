@@ -15,7 +15,6 @@ from geofix.database.embedded import bootstrap, broker, postgres
 from geofix.database.embedded.paths import ClusterPaths, locate, prepare
 from geofix.database.embedded.processes import exclusive, processes_in, require_proc
 from geofix.database.urls import admin_url, broker_url, database_url, without_secret
-from geofix.database.versions import say_notes
 from geofix.errors import ServiceError, TransientError
 from geofix.settings import Settings, get_settings
 
@@ -166,7 +165,6 @@ def _bootstrap(settings: Settings) -> None:
             bootstrap.create_database(conn)
         with psycopg.connect(admin_url(settings, bootstrap.DATABASE), autocommit=True) as conn:
             bootstrap.create_extensions(conn)
-            say_notes(conn)
     except psycopg.OperationalError as error:
         raise TransientError(
             f"The embedded PostgreSQL does not answer: {error}".strip(), hint="Try `geofix up` again."

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from pyproj import CRS
 
 from geofix.database.sandbox import Answer, Column
 from geofix.database.values import WGS84, as_text, shapes, srid
@@ -106,10 +107,6 @@ def _schema(answer: Answer, kinds: Sequence[pa.DataType], references: dict[str, 
 
 
 def _geometry(number: int) -> dict[str, Any]:
-    """GeoParquet's entry of a column; without `crs` it is longitude and latitude on WGS 84."""
-    entry: dict[str, Any] = {"encoding": "WKB", "geometry_types": []}
-    if number != WGS84:
-        from pyproj import CRS
-
-        entry["crs"] = json.loads(CRS.from_epsg(number).to_json())
-    return entry
+    """GeoParquet's entry of a column; whatever the reference says, the order is longitude, latitude."""
+    crs = json.loads(CRS.from_epsg(number).to_json())
+    return {"encoding": "WKB", "geometry_types": [], "crs": crs}

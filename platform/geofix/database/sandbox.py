@@ -223,7 +223,12 @@ class _Clock:
             return UsageError(f"Refused: {said}.", hint="`geofix sql` asks as the reader role, read-only.")
         if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in said:
             return UsageError("Refused: more than one statement.", hint="Give one statement at a time.")
-        if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
+        if isinstance(error, psycopg.OperationalError) and error.sqlstate in (
+            None,
+            "57P01",
+            "57P02",
+            "57P03",
+        ):
             return ServiceError(f"The database went away: {said}.", hint="Ask again; see `geofix status`.")
         if isinstance(error, psycopg.DataError) and not error.sqlstate:
             return UsageError(f"A value cannot be shown: {said}.", hint="Cast that column to text.")

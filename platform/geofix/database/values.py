@@ -57,12 +57,16 @@ def shapes(values: Sequence[str | None], column: str) -> NDArray[np.object_]:
     """
     packed = np.array([None if value is None else bytes.fromhex(value) for value in values], object)
     try:
-        return np.asarray(shapely.from_wkb(packed), object)
-    except (shapely.errors.ShapelyError, ValueError) as error:
+        found = np.asarray(shapely.from_wkb(packed), object)
+        curved = bool((shapely.get_type_id(found) > shapely.GeometryType.GEOMETRYCOLLECTION).any())
+    except (shapely.errors.ShapelyError, NotImplementedError, ValueError):
+        curved = True  # this shapely cannot even read curves
+    if curved:
         raise UsageError(
-            f"Column {column} holds a shape that cannot be written: {error}.",
+            f"Column {column} holds a curve, which the file formats do not have.",
             hint=f"Ask for ST_CurveToLine({column}).",
-        ) from error
+        )
+    return found
 
 
 def srid(found: NDArray[np.object_], column: str) -> int:

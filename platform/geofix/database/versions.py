@@ -88,13 +88,6 @@ def require_versions(conn: psycopg.Connection[Any], *, notes: bool = True) -> No
         raise SchemaError(f"The database {conn.info.dbname} is not ready: {' '.join(failing)}")
 
 
-def say_notes(conn: psycopg.Connection[Any]) -> None:
-    """Log what is in order but worth knowing about the server and its extensions, once per process."""
-    for check in check_versions(conn):
-        if check.note:
-            _say_once(check.note)
-
-
 def version_tuple(text: str) -> tuple[int, ...]:
     """The leading numbers of a version: "3.3.2" is (3, 3, 2), "0.8.0-1" is (0, 8, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", text)

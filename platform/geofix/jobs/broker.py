@@ -53,7 +53,6 @@ def _app(_pid: int, url: str) -> Any:
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,  # a waiting message stays at the broker, where an idle worker finds it
         worker_send_task_events=False,
         worker_max_tasks_per_child=50,  # memory that libraries leak goes back to the system
         worker_proc_alive_timeout=60.0,
@@ -65,6 +64,8 @@ def _app(_pid: int, url: str) -> Any:
         broker_connection_max_retries=None,  # a worker outlives any outage of the broker
     )
     if url.startswith(("redis", "sentinel")):
+        # A waiting message stays at the broker, where an idle worker finds it; Celery has this for Redis alone.
+        app.conf.worker_disable_prefetch = True
         app.conf.broker_transport_options = {
             "visibility_timeout": 7 * 24 * 3600,
             "socket_connect_timeout": _CONNECT_S,

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 
 from geofix.database.engine import connect
-from geofix.database.queries import jobs
+from geofix.database.queries import jobs, presence
 from geofix.errors import GeofixError
 from geofix.jobs import broker, service
 from geofix.jobs.settings import JobSettings
@@ -50,7 +50,7 @@ def sweep(settings: JobSettings | None = None) -> Swept:
     with connect("writer") as conn:
         for job_id, error in jobs.fail_dependents(conn):
             jobs.add_events(conn, job_id, [("state", f"failed: {error}", "{}")])
-        jobs.forget_workers(conn)
+        presence.forget_workers(conn)
         parents = jobs.open_parents(conn)
     for parent in parents:
         service.settle_pipeline(parent)

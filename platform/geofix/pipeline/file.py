@@ -132,6 +132,9 @@ class Codes(_Stage):
     recipe: Literal["cellmean", "aerial"] = "cellmean"
     levels: list[int]
     within: str | None = None
+    datasets: list[str] | None = Field(
+        None, description="Only aerial tiles of these; all where it is left out."
+    )
     calibrate: bool = True
     index: bool = False
 
@@ -248,14 +251,14 @@ def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tup
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         raise BadInputError(f"{path} has no name.", hint="A pipeline file begins with `name: ...`.")
     settings = get_settings()
-    out = settings.home_dir / "runs" / raw["name"]
     known = {
         "shared": os.fspath(settings.shared_dir),
         "home": os.fspath(settings.home_dir),
         "here": os.fspath(path.resolve().parent),
-        "out": os.fspath(out),
         **(variables or {}),
     }
+    out = settings.home_dir / "runs" / _filled(raw["name"], known)
+    known["out"] = os.fspath(out)
     try:
         return Pipeline.model_validate(_filled(raw, known)), out
     except ValidationError as error:

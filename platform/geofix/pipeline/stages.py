@@ -169,6 +169,7 @@ def codes(context: Context, stage: kinds.Codes) -> Result:
             level=level,
             snapshot_id=None if row is None else row.snapshot_id,
             region_ewkb=None if stage.within is None else region_ewkb(conn, stage.within),
+            datasets=stage.datasets,
         )
         found = code_queries.find_code_set(conn, name)
         if stage.calibrate and row is not None and row.counts.get("val", 0):

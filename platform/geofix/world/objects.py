@@ -16,16 +16,22 @@ from geofix.world.tables import Boxes, Sprites
 
 
 @dataclass
-class Site:
-    """What placement needs to know about a patch."""
+class Layout:
+    """Where things are in a patch: all that is needed to plan photos."""
 
     roads: Roads
     town: Town
     coast: Coast
     districts: Districts
     style: Country
-    surface: Surface
     half_m: float
+
+
+@dataclass
+class Site(Layout):
+    """A layout with its ground drawn: all that is needed to place things on it."""
+
+    surface: Surface
 
     def district(self, rng: np.random.Generator, x: F64, y: F64) -> I32:
         """District of each object; borders are soft to about 30 m."""

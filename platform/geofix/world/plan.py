@@ -11,12 +11,13 @@ import numpy as np
 from geofix.spatial import s2
 from geofix.world.camera import Camera
 from geofix.world.noise import F64, I32, rng_for
-from geofix.world.objects import Site, stations
+from geofix.world.objects import Layout, stations
 from geofix.world.terrain import Patch, lonlat, true_azimuth
 
 LEVEL = 15
 EMPTY_BLOCKS, EMPTY_CELLS = 0.10, 0.11
 INSET_M = 4.0
+MAX_MISSES = 10
 FIRST_DAY, DAYS = dt.datetime(2018, 1, 1, tzinfo=dt.UTC), 2556
 CHANGE_DAY = dt.datetime(2021, 7, 1, tzinfo=dt.UTC)
 # make, model, horizontal field of view in degrees, noise, JPEG quality
@@ -60,14 +61,14 @@ class Shot:
 class Demand:
     """How many photos each L15 cell of a patch wants; `cell` of each station indexes `weight`."""
 
-    site: Site
+    site: Layout
     patch: Patch
     station: dict[str, np.ndarray]
     cell: I32
     weight: F64
 
 
-def demand(site: Site, patch: Patch, seed: int) -> Demand:
+def demand(site: Layout, patch: Patch, seed: int) -> Demand:
     """Relative photo counts per cell: lognormal, higher where it is built up, none in some places."""
     s = stations(site.roads, 6.0)
     inside = patch.contains(s["x"], s["y"], INSET_M)
@@ -79,7 +80,7 @@ def demand(site: Site, patch: Patch, seed: int) -> Demand:
     built = np.bincount(cell, site.town(s["x"], s["y"])) / np.bincount(cell)
     blocks, block = np.unique(s2.parent(cells, LEVEL - 1), return_inverse=True)
     empty = (rng.random(len(blocks)) < EMPTY_BLOCKS)[block] | (rng.random(len(cells)) < EMPTY_CELLS)
-    weight = np.exp(rng.normal(0, 1.05, len(cells)) + 1.1 * (built - 0.4))
+    weight = np.exp(1.1 * rng.standard_normal(len(cells)).clip(-2.5, 2.0) + (built - 0.4))
     weight = np.where(empty, 0.0, np.minimum(weight, length / 25.0))
     return Demand(site, patch, s, cell.astype(np.int64), weight)
 
@@ -97,7 +98,7 @@ def share_out(demands: list[Demand], photos: int) -> list[I32]:
 class _Walker:
     """A way along roads, edge after edge, mostly straight on."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Layout) -> None:
         roads = site.roads
         leg = np.diff(roads.lines, axis=1)
         self.length = np.hypot(leg[..., 0], leg[..., 1])
@@ -199,14 +200,14 @@ def _sequence(
     edge, way = int(want.station["edge"][start]), int(rng.choice([-1, 1]))
     begin = np.array([want.station["x"][start], want.station["y"][start]])
     along = float(np.hypot(*(begin - walker.lines[edge, 0])))
-    length, step = int(np.clip(rng.lognormal(2.35, 0.5), 4, 36)), rng.uniform(6, 16)
+    length, step = int(np.clip(rng.lognormal(2.55, 0.5), 4, 40)), rng.uniform(6, 16)
     device, on_foot = int(rng.integers(len(CAMERAS))), rng.random() < 0.4
     height = rng.uniform(1.5, 1.75) if on_foot else rng.uniform(2.1, 2.7)
     hour = rng.uniform(8.2, 17.5)
     when = FIRST_DAY + dt.timedelta(days=int(rng.integers(DAYS)), hours=hour, seconds=int(rng.integers(60)))
     position: tuple[int, float, int] | None = (edge, along, way)
     misses = 0
-    while position is not None and len(drafts) < length and misses < 4:
+    while position is not None and len(drafts) < length and misses < MAX_MISSES:
         edge, along, way = position
         point, unit = walker.place(edge, along)
         cell = cell_of(edge, point)

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from geofix.world import tables as t
 from geofix.world.land import make_coast
 from geofix.world.noise import F32, F64, harmonics, rng_for
-from geofix.world.objects import Site, make_buildings, make_fences, make_furniture
+from geofix.world.objects import Layout, Site, make_buildings, make_fences, make_furniture
 from geofix.world.roads import make_roads, make_town
 from geofix.world.styles import STYLES, make_districts
 from geofix.world.surface import STEP_M, Surface, make_surface
@@ -48,8 +48,8 @@ class Scene:
         return self.site.surface
 
 
-def build_site(continent: Continent, patch: Patch, seed: int, without: Without) -> Site:
-    """Roads, land cover and districts: all that is needed to plan photos."""
+def build_layout(continent: Continent, patch: Patch, seed: int) -> Layout:
+    """Coast, town, districts and roads of a patch."""
     half = float(np.ceil(patch.half_extent + MARGIN_M))
     rng = rng_for(seed, 3, patch.index)
     style = STYLES[patch.country]
@@ -58,8 +58,15 @@ def build_site(continent: Continent, patch: Patch, seed: int, without: Without) 
     town = make_town(rng, patch.kind, patch.half_extent)
     districts = make_districts(rng, patch.country, half)
     roads = make_roads(rng, town, coast, half)
-    surface = make_surface(rng, half, roads, town, coast, districts, style, shared=not without.shared)
-    return Site(roads, town, coast, districts, style, surface, half)
+    return Layout(roads, town, coast, districts, style, half)
+
+
+def build_site(continent: Continent, patch: Patch, seed: int, without: Without) -> Site:
+    """A patch's layout with roads and land cover drawn."""
+    at = build_layout(continent, patch, seed)
+    rng, shared = rng_for(seed, 15, patch.index), not without.shared
+    surface = make_surface(rng, at.half_m, at.roads, at.town, at.coast, at.districts, at.style, shared=shared)
+    return Site(at.roads, at.town, at.coast, at.districts, at.style, at.half_m, surface)
 
 
 def build_scene(continent: Continent, patch: Patch, seed: int, without: Without = Without()) -> Scene:

@@ -26,6 +26,7 @@ VERTICES = 8192
 COUNTRIES = (("XA", "XAA", "Aldmark"), ("XB", "XBB", "Brennia"), ("XC", "XCC", "Corvania"))
 PROVINCES = ("Upper", "Hither", "Farther")
 PUBLISHED_STRIDE = 3
+CANDIDATES = 20
 KINDS = ("town", "coast", "village", "coast", "town", "town", "village", "town")
 
 
@@ -185,29 +186,29 @@ def _islands(rng: np.random.Generator, centre: tuple[float, float], radius: F64)
 
 
 def place_patches(continent: Continent, size: Size, seed: int) -> list[Patch]:
-    """Patches of `size.side_m` squared each, in turn in every country, 35 km or more apart."""
+    """Patches of `size.side_m` squared each, in turn in every country, far from each other."""
     patches: list[Patch] = []
-    cx, cy = continent.centre
     for i in range(size.patches):
-        rng, kind, country = rng_for(seed, 2, i), KINDS[i % len(KINDS)], i % 3
-        a = continent.border_angles
-        start, end = a[country], a[(country + 1) % 3] + (2 * np.pi if country == 2 else 0.0)
-        for attempt in range(400):
-            theta = start + (end - start) * rng.uniform(0.15, 0.85)
-            r_coast = continent.radius[int(theta / (2 * np.pi) * VERTICES) % VERTICES]
-            inland = 0.22 * size.side_m if kind == "coast" else rng.uniform(0.12, 0.72) * r_coast
-            r = r_coast - inland
-            x, y = cx + r * np.cos(theta), cy + r * np.sin(theta)
-            apart = 35_000 * (1 - attempt / 400)
-            if all(np.hypot(x - p.x, y - p.y) > apart for p in patches):
-                break
-        aspect = float(np.sqrt(rng.uniform(0.72, 1.4)))
-        half = size.side_m / 2
+        rng, kind = rng_for(seed, 2, i), KINDS[i % len(KINDS)]
+        inland = 0.22 * size.side_m if kind == "coast" else None
+        spots = [_spot(rng, continent, i % 3, inland) for _ in range(CANDIDATES)]
+        x, y = max(spots, key=lambda s: min((np.hypot(s[0] - p.x, s[1] - p.y) for p in patches), default=0.0))
+        aspect, half = float(np.sqrt(rng.uniform(0.72, 1.4))), size.side_m / 2
         angle = float(rng.uniform(-0.35, 0.35))
-        patches.append(
-            Patch(i, country, kind, float(round(x)), float(round(y)), half * aspect, half / aspect, angle)
-        )
+        patches.append(Patch(i, i % 3, kind, round(x), round(y), half * aspect, half / aspect, angle))
     return patches
+
+
+def _spot(
+    rng: np.random.Generator, continent: Continent, country: int, inland_m: float | None
+) -> tuple[float, float]:
+    """A place in a country: `inland_m` from the coast, or anywhere between its heart and its coast."""
+    a = continent.border_angles
+    start, end = a[country], a[(country + 1) % 3] + (2 * np.pi if country == 2 else 0.0)
+    theta = start + (end - start) * rng.uniform(0.15, 0.85)
+    r_coast = continent.radius[int(theta / (2 * np.pi) * VERTICES) % VERTICES]
+    r = r_coast * np.sqrt(rng.uniform(0.07, 0.75)) if inland_m is None else r_coast - inland_m
+    return float(continent.centre[0] + r * np.cos(theta)), float(continent.centre[1] + r * np.sin(theta))
 
 
 def land_mask(continent: Continent, patch: Patch, half_m: float, step_m: float) -> Mask | None:

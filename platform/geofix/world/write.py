@@ -24,7 +24,7 @@ from geofix.world.camera import light_of
 from geofix.world.ground_view import render
 from geofix.world.noise import rng_for
 from geofix.world.plan import CAMERAS, Shot, demand, plan_patch, share_out
-from geofix.world.scene import Scene, Without, build_scene, build_site
+from geofix.world.scene import Scene, Without, build_layout, build_scene
 from geofix.world.sensor import expose, passers_by
 from geofix.world.sizes import Size, get_size
 from geofix.world.terrain import COUNTRIES, CRS, Continent, Patch, build_continent, place_patches
@@ -71,7 +71,7 @@ def _scene(recipe: Recipe, patch: int) -> Scene:
 def plan_world(recipe: Recipe) -> list[Shot]:
     """Every photo of a world, patch by patch."""
     size, continent, patches = recipe.geography()
-    demands = [demand(build_site(continent, p, recipe.seed, recipe.without), p, recipe.seed) for p in patches]
+    demands = [demand(build_layout(continent, p, recipe.seed), p, recipe.seed) for p in patches]
     counts = share_out(demands, size.photos)
     return [
         shot for d, count in zip(demands, counts, strict=True) for shot in plan_patch(d, count, recipe.seed)

@@ -267,7 +267,9 @@ def quantiles(
     conn: Connection, name: str, shares: Sequence[float], focus: Focus
 ) -> tuple[int, np.ndarray[Any, np.dtype[np.float64]]]:
     """Number of photos, and the error in metres below which each share lies; infinite where unanswered."""
-    row = conn.execute(QUANTILES, {"name": name, "shares": [float(s) for s in shares], **focus.values()}).fetchone()
+    row = conn.execute(
+        QUANTILES, {"name": name, "shares": [float(s) for s in shares], **focus.values()}
+    ).fetchone()
     assert row is not None
     return int(row[0]), np.array(row[1] if row[1] is not None else [], np.float64)
 
@@ -276,7 +278,9 @@ def recall(
     conn: Connection, name: str, ks: Sequence[int], radii_m: Sequence[float], focus: Focus
 ) -> pd.DataFrame:
     """Share of photos with one of the first K answers within each radius: k, radius_m, n, hits, recall, low, high."""
-    return frame(conn, RECALL, {"name": name, "ks": list(ks), "radii": [float(r) for r in radii_m], **focus.values()})
+    return frame(
+        conn, RECALL, {"name": name, "ks": list(ks), "radii": [float(r) for r in radii_m], **focus.values()}
+    )
 
 
 def error_lines(conn: Connection, name: str, focus: Focus, *, limit: int = 2000) -> pd.DataFrame:

@@ -183,14 +183,6 @@ FROM (
 RETURNING p.state
 """
 OPEN_PARENTS = f"SELECT job_id FROM geofix.job WHERE kind = '{CONTAINER}' AND state IN ('queued', 'running')"
-SEEN = """
-INSERT INTO geofix.worker (name, queues, device, software_version, job_id)
-VALUES (%(name)s, %(queues)s, %(device)s, %(software_version)s, %(job_id)s)
-ON CONFLICT (name) DO UPDATE SET queues = excluded.queues, device = excluded.device, job_id = excluded.job_id,
-    software_version = excluded.software_version, seen_at = clock_timestamp()
-"""
-GONE = "DELETE FROM geofix.worker WHERE name = %(name)s"
-FORGET = "DELETE FROM geofix.worker WHERE seen_at < now() - interval '1 day'"
 
 
 @dataclass(frozen=True)
@@ -395,18 +387,3 @@ def settle(conn: Connection, parent: UUID) -> str | None:
 def open_parents(conn: Connection) -> list[UUID]:
     """Pipelines that have not ended."""
     return [row[0] for row in conn.execute(OPEN_PARENTS)]
-
-
-def worker_seen(conn: Connection, values: dict[str, Any]) -> None:
-    """Write a worker's heartbeat row."""
-    conn.execute(SEEN, values)
-
-
-def worker_gone(conn: Connection, name: str) -> None:
-    """Remove the row of a worker that ended in good order."""
-    conn.execute(GONE, {"name": name})
-
-
-def forget_workers(conn: Connection) -> None:
-    """Remove rows of workers unheard of for a day."""
-    conn.execute(FORGET)

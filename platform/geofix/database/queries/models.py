@@ -82,6 +82,8 @@ WHERE e.model_id = {model_id} ORDER BY e.aerial_tile_id
 TILE_CELLS = """
 SELECT t.aerial_tile_id, t.s2_id, t.level FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
 WHERE e.model_id = %(model_id)s
+  AND (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
   AND (%(region)s::bytea IS NULL OR public.ST_Covers(public.ST_GeomFromEWKB(%(region)s), geofix.s2_center(t.s2_id)))
 ORDER BY t.aerial_tile_id
 """
@@ -254,10 +256,11 @@ def read_tile_embeddings(conn: Connection, model: ModelRow) -> tuple[NDArray[np.
 
 
 def tile_cells(
-    conn: Connection, model_id: int, region_ewkb: bytes | None = None
+    conn: Connection, model_id: int, *, region_ewkb: bytes | None = None, datasets: list[str] | None = None
 ) -> list[tuple[int, int, int]]:
-    """Embedded tiles as (tile id, s2_id, level), by tile id, inside a region where one is given."""
-    return conn.execute(TILE_CELLS, {"model_id": model_id, "region": region_ewkb}).fetchall()
+    """Embedded tiles as (tile id, s2_id, level), by tile id, inside a region or of data sets where given."""
+    key = {"model_id": model_id, "region": region_ewkb, "datasets": datasets}
+    return conn.execute(TILE_CELLS, key).fetchall()
 
 
 def delete_model(conn: Connection, model: ModelRow) -> None:

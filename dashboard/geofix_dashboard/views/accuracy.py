@@ -1,0 +1,204 @@
+"""Accuracy: where a localizer is right, how wrong it is elsewhere, and whether another one is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from geofix.database.queries.dashboard_accuracy import Focus
+from geofix.errors import GeofixError
+from geofix.spatial import s2
+from geofix_dashboard import data, links, maps, theme
+from geofix_dashboard.views import accuracy_compare, accuracy_errors, accuracy_photos, accuracy_places
+
+VIEWS = {"places": "Map and table", "errors": "Errors", "photos": "Worst photos", "compare": "Compare"}
+THRESHOLDS_M = (25, 50, 100, 200, 500, 1_000, 25_000, 200_000, 750_000, 2_500_000)
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the page shows.
+
+    Attributes:
+        name: The evaluation.
+        created: When it was stored; part of every cache key.
+        other: The evaluation it is compared with, or None.
+        threshold_m: An answer counts within this many metres.
+        level: A level of regions, or an S2 level.
+        focus: Only photos in there.
+        place: The focus as it stands in the URL, `country:SK` or `s2:TOKEN`; None: everywhere.
+        bounds: West, south, east, north of all photos of the evaluation.
+        row: Its summary and metrics.
+    """
+
+    name: str
+    created: str
+    other: str | None
+    threshold_m: float
+    level: str | int
+    focus: Focus
+    place: str | None
+    bounds: maps.Bounds
+    row: dict[str, Any]
+
+
+def render() -> None:
+    """Draw the page."""
+    theme.header(
+        "Accuracy", "How often the first answer is near enough, place by place, with the photos it rests on."
+    )
+    rows = data.evaluations()
+    if rows.empty:
+        theme.empty(
+            "Nothing was evaluated yet.",
+            "Build a snapshot, embed its photos, then let a localizer answer the test split.",
+            "geofix snapshot build --dataset NAME --out DIR",
+            "geofix embed photos --model NAME",
+            "geofix evaluate run --localizer knn --model NAME --snapshot DIR --split test_seen",
+        )
+        return
+    choice = _choose(rows)
+    if choice is None:
+        return
+    _summary(choice)
+    view = links.choose("view", "Show", list(VIEWS), kind="segments", show=VIEWS.__getitem__)
+    if view == "places":
+        accuracy_places.render(choice)
+    elif view == "errors":
+        accuracy_errors.render(choice)
+    elif view == "photos":
+        accuracy_photos.render(choice)
+    else:
+        accuracy_compare.render(choice)
+
+
+def focus_of(place: str | None) -> Focus:
+    """The focus that a place of the URL names; everywhere when it names none."""
+    kind, _, code = (place or "").partition(":")
+    if not code:
+        return Focus()
+    if kind != "s2":
+        return Focus(region_level=kind, region_code=code)
+    try:
+        lo, hi = s2.range_of(s2.from_token(np.array([code])))
+    except (GeofixError, ValueError):
+        return Focus()
+    return Focus(lo=int(lo[0]), hi=int(hi[0]))
+
+
+def _choose(rows: pd.DataFrame) -> Choice | None:
+    labels = {row.evaluation: f"{row.evaluation} (n = {row.n:,})" for row in rows.itertuples()}
+    names = list(labels)[::-1]
+    first, second, third, fourth = st.columns([4, 4, 2, 3])
+    with first:
+        name = str(links.choose("evaluation", "Evaluation", names, show=labels.__getitem__))
+    row = rows[rows["evaluation"] == name].iloc[0]
+    with second:
+        others = [NONE, *(other for other in names if other != name)]
+        other = links.choose("with", "Compare with", others, show=lambda x: labels.get(x, "–"))
+    with third:
+        threshold = float(
+            links.choose("threshold", "Within", THRESHOLDS_M, default=200, show=lambda x: _short_metres(x))
+        )
+    created = str(row["created_at"])
+    bounds = data.evaluation_bounds(name, created)
+    if bounds is None:
+        theme.empty(
+            "This evaluation has no photos any more.",
+            "They were deleted, or the split was empty. Run it again on a snapshot that has some.",
+            f"geofix evaluate run --name {name} --replace ...",
+        )
+        return None
+    with fourth:
+        level = _level(bounds)
+    place = _place()
+    return Choice(
+        name,
+        created,
+        None if other == NONE else str(other),
+        threshold,
+        level,
+        focus_of(place),
+        place,
+        bounds,
+        {str(key): value for key, value in row.items()},
+    )
+
+
+def _level(bounds: maps.Bounds) -> str | int:
+    regions = list(data.table("region_levels")["level"])
+    options = [*regions, *(f"s2-{level}" for level in range(6, 17))]
+    wide = max(bounds[2] - bounds[0], bounds[3] - bounds[1]) > 5  # degrees: several countries
+    usual = regions[0] if regions and wide else f"s2-{maps.level_for(bounds, cells_across=8)}"
+    chosen = str(links.choose("level_by", "By", options, default=usual, show=_level_text))
+    return int(chosen[3:]) if chosen.startswith("s2-") else chosen
+
+
+def _level_text(level: str) -> str:
+    from geofix_dashboard.views.coverage import cell_size
+
+    return f"S2 level {level[3:]} (about {cell_size(int(level[3:]))})" if level.startswith("s2-") else level
+
+
+def _place() -> str | None:
+    """The focus from the URL, with the way back beside it."""
+    place = links.get("in")
+    links.put("in", place)
+    if place is None:
+        return None
+    kind, _, code = place.partition(":")
+    left, right = st.columns([6, 1], vertical_alignment="center")
+    left.markdown(f"All photos  ›  **{'cell' if kind == 's2' else kind} `{code}`**")
+    if right.button("Back to all", icon=":material/arrow_back:", width="stretch"):
+        links.put("in", None)
+        st.rerun()
+    return place
+
+
+def _short_metres(value: float) -> str:
+    return f"{value / 1000:g} km" if value >= 1000 else f"{value:g} m"
+
+
+def _summary(choice: Choice) -> None:
+    found = data.overall(choice.name, choice.created, choice.threshold_m, choice.focus)
+    metrics = choice.row["metrics"]
+    oracle = ((metrics.get("oracle") or {}).get("recall") or {}).get("1") or {}
+    trivial = ((metrics.get("trivial") or {}).get("recall") or {}).get("1") or {}
+    best, plain = (bound.get(f"{choice.threshold_m:g}") for bound in (oracle, trivial))
+    n = int(found["n"])
+    note = f"95 % Wilson interval over n = {n:,} photos"
+    cells = st.columns(6)
+    cells[0].metric("Photos", f"{n:,}", help=f"{int(found['answered']):,} of them answered", border=True)
+    cells[1].metric(
+        f"Within {_short_metres(choice.threshold_m)}",
+        theme.percent(found["accuracy"]),
+        help=note,
+        border=True,
+    )
+    cells[2].metric("95 % interval", theme.interval(found["low"], found["high"]), help=note, border=True)
+    cells[3].metric("Median error", theme.metres(found["median_m"]), help="Of the first answer", border=True)
+    cells[4].metric(
+        "Oracle",
+        theme.percent(best),
+        help="The best any answer in these cells could reach, over all photos of the evaluation",
+        border=True,
+    )
+    cells[5].metric(
+        "Trivial",
+        theme.percent(plain),
+        help="Always answering the most photographed cell, over all photos of the evaluation",
+        border=True,
+    )
+    row = choice.row
+    st.caption(
+        f"{row['localizer']} on {row['split']} · search {row['search_method']} · "
+        f"distance {row['comparison']} threshold on a sphere of {row['radius_km']:g} km · "
+        f"missing answers: {row['missing_policy']} · geofix {row['software_version']}"
+    )
+    if 0 < n < theme.SMALL_N:
+        st.caption(f":material/info: Fewer than {theme.SMALL_N} photos: read the interval, not the share.")

@@ -1,0 +1,147 @@
+"""A against B on the same photos: the difference with its interval, and where each gains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+from geofix.errors import BadInputError
+from geofix_dashboard import data, maps, theme
+
+if TYPE_CHECKING:
+    from geofix_dashboard.views.accuracy import Choice
+
+
+def render(choice: Choice) -> None:
+    """Draw the difference, its map and its table."""
+    if choice.other is None:
+        theme.empty(
+            "Compare with which evaluation?",
+            "Choose a second one above. If there is only one, judge another localizer on the same split.",
+            "geofix evaluate run --localizer cellmean --model NAME --snapshot DIR --split test_seen",
+        )
+        return
+    try:
+        found = data.difference(choice.name, choice.other, choice.created, choice.threshold_m)
+    except BadInputError as error:
+        theme.empty(
+            error.message,
+            error.hint,
+            "geofix evaluate run --localizer cellmean --model NAME --snapshot DIR "
+            f"--split {choice.row['split']}",
+        )
+        return
+    _summary(choice, found)
+    rows = data.compare_places(
+        choice.name,
+        choice.other,
+        choice.created,
+        choice.level,
+        choice.threshold_m,
+        choice.focus,
+        maps.tolerance_of(choice.bounds),
+    )
+    if rows.empty:
+        theme.empty("No common photo lies here.", "Choose another place, or go back to all photos.")
+        return
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        _map(rows, choice)
+    with right:
+        _table(rows, choice)
+
+
+def _summary(choice: Choice, found: dict[str, Any]) -> None:
+    (share,) = found["recall"].values()
+    median = found["median_m"]
+    near = f"within {choice.threshold_m:g} m"
+    theme.section(
+        f"{choice.name} minus {choice.other}",
+        f"All {found['n']:,} common photos; bootstrap over {found['groups']:,} groups taken together",
+    )
+    cells = st.columns(5)
+    cells[0].metric(f"Difference {near}", f"{share['difference']:+.1f} points", border=True)
+    cells[1].metric(
+        "95 % interval",
+        f"{share['low']:+.1f} to {share['high']:+.1f}",
+        help="Paired cluster bootstrap",
+        border=True,
+    )
+    cells[2].metric(
+        "Gains", f"{share['only_a']:,}", help=f"Photos only {choice.name} puts {near}", border=True
+    )
+    cells[3].metric(
+        "Losses", f"{share['only_b']:,}", help=f"Photos only {choice.other} puts {near}", border=True
+    )
+    if median:
+        cells[4].metric(
+            "Median error",
+            f"{median['difference']:+,.0f} m",
+            help=f"95 % from {median['low']:+,.0f} to {median['high']:+,.0f} m, n = {median['n']:,}",
+            border=True,
+        )
+    if share["low"] <= 0 <= share["high"]:
+        st.caption(":material/info: The interval holds zero: these photos do not tell the two apart.")
+
+
+def _map(rows: pd.DataFrame, choice: Choice) -> None:
+    theme.section("Gains and losses", "Blue: the first is better; orange: the second is")
+    layer = maps.marks(rows, fill, tip, choice.bounds)
+    outline = choice.level if isinstance(choice.level, str) else "country"
+    maps.draw("compare-map", [layer], choice.bounds, outline_level=outline)
+    theme.legend(
+        "Difference in percent points",
+        theme.DIVERGING,
+        ["−100", "−50", "0", "+50", "+100"],
+        f"{len(rows):,} places · n = {int(rows['n'].sum()):,} photos · pale: under {theme.SMALL_N} photos",
+    )
+
+
+def fill(row: Any) -> list[int]:
+    """Colour of a place by its difference; pale below 30 photos."""
+    return theme.colour((row.difference + 100) / 200, theme.DIVERGING, 235 if row.n >= theme.SMALL_N else 150)
+
+
+def tip(row: Any) -> str:
+    """Tooltip of a place."""
+    return maps.tip_of(
+        str(row.place),
+        {
+            "photos": f"{row.n:,}",
+            "first": theme.percent(row.accuracy_a),
+            "second": theme.percent(row.accuracy_b),
+            "difference": f"{row.difference:+.1f} points",
+            "95 %": f"{row.low:+.1f} to {row.high:+.1f}",
+            "gains, losses": f"{row.gains:,}, {row.losses:,}",
+        },
+    )
+
+
+def _table(rows: pd.DataFrame, choice: Choice) -> None:
+    theme.section(
+        "Table", f"Grey: fewer than {theme.SMALL_N} photos. Interval of a paired difference (Agresti and Min)"
+    )
+    shown = rows[["place", "n", "gains", "losses", "accuracy_a", "accuracy_b", "difference", "low", "high"]]
+    grey = shown.style.apply(
+        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
+    )
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        grey,
+        hide_index=True,
+        width="stretch",
+        height=theme.table_height(len(shown), maps.HEIGHT),
+        column_config={
+            "place": "Place" if isinstance(choice.level, str) else "Cell",
+            "n": number("n", format="localized"),
+            "gains": "Gains",
+            "losses": "Losses",
+            "accuracy_a": number("First %", format="%.1f"),
+            "accuracy_b": number("Second %", format="%.1f"),
+            "difference": number("Difference", format="%+.1f"),
+            "low": number("95 % from", format="%+.1f"),
+            "high": number("to", format="%+.1f"),
+        },
+    )

@@ -1,0 +1,132 @@
+"""Accuracy by region or cell: choropleth map and sortable table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+from geofix_dashboard import data, links, maps, theme
+
+if TYPE_CHECKING:
+    from geofix_dashboard.views.accuracy import Choice
+
+MAP, TABLE = "accuracy-map", "accuracy-table"
+
+
+def render(choice: Choice) -> None:
+    """Draw map and table."""
+    rows = data.by_place(
+        choice.name,
+        choice.created,
+        choice.level,
+        choice.threshold_m,
+        choice.focus,
+        maps.tolerance_of(choice.bounds),
+    )
+    if rows.empty:
+        theme.empty(
+            "No photo counts here.",
+            "None lies in the chosen place, or each knows its own position worse than the distance. "
+            "Choose a larger distance, or go back to all photos.",
+        )
+        return
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        theme.section("Map", "Click a place to look inside it")
+        chosen = choice.place.partition(":")[2] if choice.place else None
+        layer = maps.marks(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
+        outline = choice.level if isinstance(choice.level, str) else "country"
+        maps.draw(
+            MAP,
+            [layer],
+            choice.bounds,
+            outline_level=outline,
+            on_select=lambda: _look_inside(maps.clicked(MAP), choice.level),
+        )
+        _legend(rows, choice)
+    with right:
+        theme.section("Table", f"Grey: fewer than {theme.SMALL_N} photos. Choose a row to look inside")
+        _table(rows, choice)
+
+
+def fill(row: Any) -> list[int]:
+    """Colour of a place by its share; pale below 30 photos."""
+    return theme.colour(row.accuracy / 100, theme.VIRIDIS, 230 if row.n >= theme.SMALL_N else 120)
+
+
+def tip(row: Any, threshold_m: float) -> str:
+    """Tooltip of a place."""
+    return maps.tip_of(
+        str(row.place),
+        {
+            "photos": f"{row.n:,}",
+            f"within {threshold_m:g} m": theme.percent(row.accuracy),
+            "95 %": theme.interval(row.low, row.high),
+            "median error": theme.metres(row.median_m),
+        },
+    )
+
+
+def _look_inside(code: str | None, level: str | int) -> None:
+    """Put the focus into the URL; a place outside every region cannot be looked into."""
+    if code == "-":
+        return
+    links.put("in", None if code is None else f"{'s2' if isinstance(level, int) else level}:{code}")
+
+
+def _legend(rows: pd.DataFrame, choice: Choice) -> None:
+    total, few = int(rows["places"].iloc[0]), int((rows["n"] < theme.SMALL_N).sum())
+    without = int(rows["shape"].isna().sum())
+    notes = [
+        f"{len(rows):,} of {total:,} places",
+        f"n = {int(rows['n'].sum()):,} photos",
+        f"pale: under {theme.SMALL_N} photos ({few:,} places)",
+        "dots: photos in the database",
+    ]
+    if without:
+        notes.append("photos outside every region are in the table alone")
+    theme.legend(
+        f"Photos answered within {choice.threshold_m:g} m",
+        theme.VIRIDIS,
+        [f"{x} %" for x in range(0, 101, 20)],
+        " · ".join(notes),
+    )
+
+
+def _table(rows: pd.DataFrame, choice: Choice) -> None:
+    shown = rows[["place", "n", "accuracy", "low", "high", "median_m"]].astype({"accuracy": float})
+    grey = shown.style.apply(
+        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
+    )
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        grey,
+        key=TABLE,
+        hide_index=True,
+        width="stretch",
+        height=theme.table_height(len(shown), maps.HEIGHT),
+        on_select=lambda: _row_chosen(list(rows["code"]), choice.level),
+        selection_mode="single-row",
+        column_config={
+            "place": "Place" if isinstance(choice.level, str) else "Cell",
+            "n": number("n", format="localized"),
+            "accuracy": number("Within %", format="%.1f"),
+            "low": number("95 % from", format="%.1f"),
+            "high": number("to", format="%.1f"),
+            "median_m": number("Median m", format="%.0f"),
+        },
+    )
+    st.download_button(
+        "Download as CSV",
+        rows.drop(columns=["shape", "places"]).to_csv(index=False).encode(),
+        file_name=f"accuracy-{choice.name}-{choice.level}-{choice.threshold_m:g}m.csv",
+        mime="text/csv",
+        icon=":material/download:",
+    )
+
+
+def _row_chosen(codes: list[str], level: str | int) -> None:
+    picked = st.session_state[TABLE]["selection"]["rows"]
+    _look_inside(codes[picked[0]] if picked else None, level)

@@ -1,0 +1,5 @@
+"""`python -m geofix.cli`: the same as `geofix`."""
+
+from geofix.cli.main import main
+
+main()

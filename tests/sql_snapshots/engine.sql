@@ -1,0 +1,5 @@
+-- _prepare()
+SET search_path = geofix, public
+
+-- _prepare()
+SELECT 1 FROM pg_type WHERE typname = 'halfvec'

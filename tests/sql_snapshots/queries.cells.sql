@@ -1,0 +1,30 @@
+-- REFRESH
+INSERT INTO geofix.grid_cell (level, s2_id, photos, first_captured_at, last_captured_at, aerial_tiles)
+SELECT %(level)s, coalesce(p.s2_id, t.s2_id), coalesce(p.photos, 0), p.first_captured_at, p.last_captured_at,
+       coalesce(t.aerial_tiles, 0)
+FROM (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS photos, min(captured_at) AS first_captured_at,
+             max(captured_at) AS last_captured_at
+      FROM geofix.photo_record GROUP BY 1) AS p
+FULL JOIN (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles
+           FROM geofix.aerial_tile WHERE level >= %(level)s GROUP BY 1) AS t USING (s2_id)
+ORDER BY 2
+
+-- CLEAR
+DELETE FROM geofix.grid_cell WHERE level = %(level)s
+
+-- SUMMARY
+SELECT count(*), coalesce(sum(photos), 0)::bigint, coalesce(max(photos), 0),
+       coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY photos) FILTER (WHERE photos > 0), 0),
+       count(*) FILTER (WHERE photos > 0), count(*) FILTER (WHERE aerial_tiles > 0)
+FROM geofix.grid_cell WHERE level = %(level)s
+
+-- FIND_REGION
+SELECT public.ST_AsEWKB(geom) FROM geofix.region
+WHERE (%(level)s::text IS NULL OR level = %(level)s) AND (code = %(code)s OR lower(name) = lower(%(code)s))
+ORDER BY code = %(code)s DESC, level, code LIMIT 1
+
+-- REGION_AT
+SELECT u.n, (SELECT r.code FROM geofix.region_part p JOIN geofix.region r USING (region_id)
+             WHERE p.level = 'country'
+               AND public.ST_Covers(p.geom, public.ST_SetSRID(public.ST_MakePoint(u.lon, u.lat), 4326)) LIMIT 1)
+FROM unnest(%(lon)s::float8[], %(lat)s::float8[]) WITH ORDINALITY AS u(lon, lat, n) ORDER BY u.n

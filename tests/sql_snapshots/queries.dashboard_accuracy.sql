@@ -1,0 +1,224 @@
+-- EVALUATIONS
+SELECT s.*, e.metrics, e.snapshot_id FROM geofix.evaluation_summary s JOIN geofix.evaluation e USING (evaluation_id)
+ORDER BY s.created_at
+
+-- BOUNDS
+SELECT public.ST_XMin(b), public.ST_YMin(b), public.ST_XMax(b), public.ST_YMax(b)
+FROM (SELECT public.ST_Extent(p.geom) AS b FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
+      WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s)) AS e WHERE b IS NOT NULL
+
+-- OVERALL
+WITH
+hit AS (
+  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+)
+SELECT c.n, c.hits, 100::float8 * c.hits / nullif(c.n, 0) AS accuracy, w.low, w.high, c.median_m, c.answered
+FROM (SELECT count(*) AS n, count(*) FILTER (WHERE hit) AS hits, count(error_m) AS answered,
+             percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(error_m, 'Infinity'::float8)) AS median_m
+      FROM hit) AS c
+CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
+
+-- BY_REGION
+WITH
+hit AS (
+  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), counted AS (
+  SELECT pr.region_id, count(*) AS n, count(*) FILTER (WHERE h.hit) AS hits,
+         percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(h.error_m, 'Infinity'::float8)) AS median_m
+  FROM hit h LEFT JOIN geofix.photo_region pr ON pr.photo_id = h.photo_id AND pr.level = %(level)s
+  GROUP BY pr.region_id
+)
+SELECT coalesce(r.code, '-') AS code, coalesce(r.name, 'outside every region') AS place, c.n, c.hits,
+       100::float8 * c.hits / c.n AS accuracy, w.low, w.high, c.median_m, count(*) OVER () AS places,
+       public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s, true), 5) AS shape
+FROM counted c LEFT JOIN geofix.region r USING (region_id) CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
+ORDER BY c.n DESC, 1 LIMIT %(limit)s
+
+-- BY_CELL
+WITH
+hit AS (
+  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), counted AS (
+  SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS n, count(*) FILTER (WHERE hit) AS hits,
+         percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(error_m, 'Infinity'::float8)) AS median_m
+  FROM hit GROUP BY 1
+)
+SELECT geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy,
+       w.low, w.high, c.median_m, count(*) OVER () AS places, public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape
+FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
+ORDER BY c.n DESC, 1 LIMIT %(limit)s
+
+-- QUANTILES
+WITH
+asked AS (
+  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  FROM geofix.evaluation e
+  JOIN geofix.evaluation_photo ep USING (evaluation_id)
+  JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
+  LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong') AND
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+)
+SELECT count(*), percentile_disc(%(shares)s::float8[]) WITHIN GROUP (ORDER BY coalesce(error_m, 'Infinity'::float8))
+FROM asked
+
+-- RECALL
+WITH
+asked AS (
+  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  FROM geofix.evaluation e
+  JOIN geofix.evaluation_photo ep USING (evaluation_id)
+  JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
+  LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong') AND
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), best AS (
+  SELECT a.photo_id, a.comparison, a.gps_accuracy_m, ks.k, min(r.error_m) AS error_m
+  FROM asked a CROSS JOIN unnest(%(ks)s::integer[]) AS ks(k)
+  LEFT JOIN geofix.prediction r ON r.evaluation_id = a.evaluation_id AND r.photo_id = a.photo_id AND r.rank <= ks.k
+  GROUP BY 1, 2, 3, 4
+), counted AS (
+  SELECT b.k, rs.radius_m, count(*) AS n,
+         count(*) FILTER (WHERE CASE b.comparison WHEN '<' THEN b.error_m < rs.radius_m ELSE b.error_m <= rs.radius_m END) AS hits
+  FROM best b CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
+  WHERE coalesce(b.gps_accuracy_m, 0) <= rs.radius_m GROUP BY 1, 2
+)
+SELECT c.k, c.radius_m, c.n, c.hits, 100::float8 * c.hits / c.n AS recall, w.low, w.high
+FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY 1, 2
+
+-- ERROR_LINES
+WITH
+asked AS (
+  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  FROM geofix.evaluation e
+  JOIN geofix.evaluation_photo ep USING (evaluation_id)
+  JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
+  LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong') AND
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+)
+SELECT photo_id, public.ST_X(true_geom) AS true_lon, public.ST_Y(true_geom) AS true_lat, public.ST_X(geom) AS lon,
+       public.ST_Y(geom) AS lat, error_m, count(*) OVER () AS photos
+FROM asked WHERE geom IS NOT NULL ORDER BY hashint8(photo_id), photo_id LIMIT %(limit)s
+
+-- WORST
+WITH
+asked AS (
+  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  FROM geofix.evaluation e
+  JOIN geofix.evaluation_photo ep USING (evaluation_id)
+  JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
+  LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong') AND
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), picked AS (
+  SELECT *, count(*) OVER () AS photos FROM asked ORDER BY error_m DESC NULLS FIRST, photo_id LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT a.photo_id, a.photos, d.name AS dataset, p.source_key, p.uri, p.captured_at, p.heading_deg, a.error_m, a.score,
+       a.probability, a.nearest_training_m, a.training_photos_in_cell, public.ST_X(a.true_geom) AS true_lon,
+       public.ST_Y(a.true_geom) AS true_lat, public.ST_X(a.geom) AS lon, public.ST_Y(a.geom) AS lat,
+       coalesce(p.licence, d.licence) AS licence, coalesce(p.author, d.attribution) AS attribution,
+       near.uri AS near_uri, near.source_key AS near_key, near.distance_m AS near_m
+FROM picked a
+JOIN geofix.photo_record p USING (photo_id)
+JOIN geofix.dataset d USING (dataset_id)
+LEFT JOIN LATERAL (
+  SELECT o.uri, o.source_key, public.ST_DistanceSphere(o.geom, a.geom) AS distance_m FROM geofix.photo_record o
+  WHERE o.uri IS NOT NULL AND o.photo_id <> a.photo_id AND a.geom IS NOT NULL
+  ORDER BY o.geom OPERATOR(public.<->) a.geom LIMIT 1
+) AS near ON true
+ORDER BY a.error_m DESC NULLS FIRST, a.photo_id
+
+-- _DIFFERENCE
+SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 100::float8 * hits_b / n AS accuracy_b,
+       100::float8 * (gains - losses) / n AS difference,
+       100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
+       100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
+       count(*) OVER () AS places, shape
+
+-- COMPARE_CELLS
+WITH
+pair AS (
+  SELECT photo_id, p.s2_id, a.hit AS hit_a, b.hit AS hit_b
+  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS a
+  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b USING (photo_id)
+  JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), counted AS (
+  SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS n, count(*) FILTER (WHERE hit_a) AS hits_a, count(*) FILTER (WHERE hit_b) AS hits_b,
+         count(*) FILTER (WHERE hit_a AND NOT hit_b) AS gains, count(*) FILTER (WHERE hit_b AND NOT hit_a) AS losses FROM pair GROUP BY 1
+), shown AS (
+  SELECT *, geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place,
+         public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape FROM counted
+)
+
+SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 100::float8 * hits_b / n AS accuracy_b,
+       100::float8 * (gains - losses) / n AS difference,
+       100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
+       100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
+       count(*) OVER () AS places, shape
+ FROM shown ORDER BY n DESC, code LIMIT %(limit)s
+
+-- COMPARE_REGIONS
+WITH
+pair AS (
+  SELECT photo_id, p.s2_id, a.hit AS hit_a, b.hit AS hit_b
+  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS a
+  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b USING (photo_id)
+  JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), counted AS (
+  SELECT pr.region_id, count(*) AS n, count(*) FILTER (WHERE hit_a) AS hits_a, count(*) FILTER (WHERE hit_b) AS hits_b,
+         count(*) FILTER (WHERE hit_a AND NOT hit_b) AS gains, count(*) FILTER (WHERE hit_b AND NOT hit_a) AS losses
+  FROM pair LEFT JOIN geofix.photo_region pr ON pr.photo_id = pair.photo_id AND pr.level = %(level)s GROUP BY 1
+), shown AS (
+  SELECT c.*, coalesce(r.code, '-') AS code, coalesce(r.name, 'outside every region') AS place,
+         public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s, true), 5) AS shape
+  FROM counted c LEFT JOIN geofix.region r USING (region_id)
+)
+
+SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 100::float8 * hits_b / n AS accuracy_b,
+       100::float8 * (gains - losses) / n AS difference,
+       100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
+       100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
+       count(*) OVER () AS places, shape
+ FROM shown ORDER BY n DESC, code LIMIT %(limit)s

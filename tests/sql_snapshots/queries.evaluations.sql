@@ -1,0 +1,40 @@
+-- FIND
+SELECT * FROM geofix.evaluation WHERE name = %(name)s
+
+-- LIST
+SELECT * FROM geofix.evaluation_summary ORDER BY created_at
+
+-- DELETE
+DELETE FROM geofix.evaluation WHERE name = %(name)s
+
+-- INSERT
+INSERT INTO geofix.evaluation (name, localizer, model_id, code_set_id, snapshot_id, split, level, search_method, region_geom,
+                               radius_km, comparison, missing_policy, n, config, software_version)
+VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s, %(split)s, %(level)s, %(search_method)s,
+        public.ST_GeomFromEWKB(%(region)s), %(radius_km)s, %(comparison)s, %(missing_policy)s, %(n)s, %(config)s,
+        %(software_version)s)
+RETURNING evaluation_id
+
+-- SET_METRICS
+UPDATE geofix.evaluation SET metrics = %(metrics)s, n = %(n)s WHERE evaluation_id = %(evaluation_id)s
+
+-- ERRORS
+SELECT ep.photo_id, r.rank, r.error_m FROM geofix.evaluation_photo ep
+LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id, r.rank
+
+-- TRUTH
+SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,
+       ep.nearest_training_m, ep.training_photos_in_cell
+FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+
+-- BY_REGION
+SELECT region_code, region_name, n, hits, accuracy, low, high, median_m FROM geofix.accuracy_by_region(%(name)s, %(level)s, %(threshold_m)s)
+
+-- BY_CELL
+SELECT s2_token, n, hits, accuracy, low, high, median_m FROM geofix.accuracy_by_cell(%(name)s, %(level)s, %(threshold_m)s)
+
+-- ERROR_LINES
+SELECT public.ST_X(true_geom), public.ST_Y(true_geom), public.ST_X(geom), public.ST_Y(geom), error_m
+FROM geofix.prediction_top1 WHERE evaluation = %(name)s ORDER BY photo_id

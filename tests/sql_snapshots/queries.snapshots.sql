@@ -1,0 +1,59 @@
+-- CANDIDATES
+SELECT p.photo_id, d.name AS dataset, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.s2_id, p.sequence_id,
+       s.key AS sequence_key, p.captured_at, encode(p.sha256, 'hex') AS sha256, p.uri, p.heading_deg, p.gps_accuracy_m, rc.code AS country_code,
+       ra.code AS admin1_code
+FROM geofix.photo_record p
+JOIN geofix.dataset d USING (dataset_id)
+LEFT JOIN geofix.sequence s USING (sequence_id)
+LEFT JOIN geofix.photo_region c ON c.photo_id = p.photo_id AND c.level = 'country'
+LEFT JOIN geofix.region rc ON rc.region_id = c.region_id
+LEFT JOIN geofix.photo_region a ON a.photo_id = p.photo_id AND a.level = 'admin1'
+LEFT JOIN geofix.region ra ON ra.region_id = a.region_id
+WHERE d.name = ANY (%(datasets)s) AND (p.uri IS NOT NULL OR %(positions_only)s)
+ORDER BY p.photo_id
+
+-- DATASETS
+SELECT name, licence, attribution FROM geofix.dataset WHERE name = ANY (%(datasets)s) AND kind = 'photos' ORDER BY name
+
+-- INSERT
+INSERT INTO geofix.snapshot (uri, sha256, config, counts) VALUES (%(uri)s, %(sha256)s, %(config)s, %(counts)s)
+ON CONFLICT (sha256) DO UPDATE SET uri = excluded.uri RETURNING snapshot_id
+
+-- FIND
+SELECT snapshot_id, uri, sha256, config, counts FROM geofix.snapshot WHERE sha256 = %(sha256)s
+
+-- CLEAR
+DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s
+
+-- PHOTOS
+SELECT s.photo_id, s.split, p.s2_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m,
+       p.sequence_id, p.captured_at
+FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split = ANY (%(splits)s))
+ORDER BY s.photo_id
+
+-- FILES
+SELECT p.uri, public.ST_X(p.geom), public.ST_Y(p.geom) FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s AND p.uri IS NOT NULL
+ORDER BY hashint8(p.photo_id) LIMIT %(limit)s
+
+-- BUFFER_BREACHES
+SELECT t.photo_id, o.photo_id, o_split.split, public.ST_DistanceSphere(t.geom, o.geom) AS distance_m
+FROM geofix.snapshot_photo ts
+JOIN geofix.photo_record t ON t.photo_id = ts.photo_id
+JOIN geofix.photo_record o
+  ON o.geom OPERATOR(public.&&) public.ST_Expand(t.geom,
+       %(buffer_m)s / 111000.0 / greatest(0.01, cos(radians(least(89.4, abs(public.ST_Y(t.geom)) + 0.01)))),
+       %(buffer_m)s / 111000.0)
+JOIN geofix.snapshot_photo o_split ON o_split.photo_id = o.photo_id AND o_split.snapshot_id = ts.snapshot_id
+WHERE ts.snapshot_id = %(snapshot_id)s AND ts.split = 'test_unseen' AND o_split.split IN ('train', 'val')
+  AND public.ST_DistanceSphere(t.geom, o.geom) < %(buffer_m)s
+ORDER BY 4 LIMIT 5
+
+-- SEQUENCE_BREACHES
+SELECT s.key, array_agg(DISTINCT sp.split ORDER BY sp.split) FROM geofix.snapshot_photo sp
+JOIN geofix.photo_record p USING (photo_id) JOIN geofix.sequence s USING (sequence_id)
+WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY s.sequence_id, s.key
+HAVING count(DISTINCT sp.split) FILTER (WHERE sp.split <> 'val') > 1
+    OR (bool_or(sp.split = 'val') AND count(DISTINCT sp.split) > 1)
+ORDER BY 1 LIMIT 5
