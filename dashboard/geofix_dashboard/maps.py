@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -99,10 +98,8 @@ def draw(
         initial_view_state=view,
         # No provider, and pydeck's own default for the style: with None Streamlit would ask for a basemap.
         map_provider=None,
-        tooltip={
-            "html": "{tip}",
-            "style": {"fontSize": "12px", "maxWidth": "320px", "background": "#132a3a"},
-        },
+        # As text, never as HTML: names come from files of others.
+        tooltip={"text": "{tip}", "style": {"fontSize": "12px", "background": "#132a3a", "color": "#fff"}},
     )
     if on_select is None:
         st.pydeck_chart(deck, height=height, key=key)
@@ -242,11 +239,20 @@ def lines(rows: pd.DataFrame, tip: Callable[[Any], str]) -> list[pdk.Layer]:
     ]
 
 
-def shapes(features: Iterable[dict[str, Any]]) -> pdk.Layer:
-    """Any GeoJSON features with a property tip, in one colour."""
+def shapes(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> pdk.Layer:
+    """Any GeoJSON features with a property tip, in one colour; those too small to be seen as dots."""
+    per_degree = _TILE * 2 ** view_of(bounds, width=width).zoom / 360
+    drawn = []
+    for feature in features:
+        place = feature["geometry"].get("coordinates")
+        west, south, east, north = _box(place) if place else (0.0, 0.0, 90.0, 90.0)
+        if max(east - west, north - south) * per_degree < SMALL_PX:
+            middle = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
+            feature = {**feature, "geometry": middle}
+        drawn.append(feature)
     return pdk.Layer(
         "GeoJsonLayer",
-        {"type": "FeatureCollection", "features": list(features)},
+        {"type": "FeatureCollection", "features": drawn},
         id="shapes",
         pickable=True,
         get_fill_color=[33, 145, 140, 110],
@@ -259,9 +265,8 @@ def shapes(features: Iterable[dict[str, Any]]) -> pdk.Layer:
 
 
 def tip_of(title: str, facts: dict[str, str]) -> str:
-    """HTML of a tooltip; names come from files of others and are escaped."""
-    rows = "".join(f"<br>{html.escape(name)}: <b>{html.escape(value)}</b>" for name, value in facts.items())
-    return f"<b>{html.escape(title)}</b>{rows}"
+    """Lines of a tooltip."""
+    return "\n".join([*([title] if title else []), *(f"{name}: {value}" for name, value in facts.items())])
 
 
 def _box(coordinates: Any) -> Bounds:
@@ -280,7 +285,7 @@ def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
         {
             "type": "Feature",
             "geometry": json.loads(row.shape),
-            "properties": {"tip": html.escape(str(row.name))},
+            "properties": {"tip": str(row.name)},
         }
         for row in rows.itertuples(index=False)
     ]
@@ -313,7 +318,7 @@ def _trace(bounds: Bounds) -> list[pdk.Layer]:
 
 
 def _scale_bar(view: pdk.ViewState, height: int) -> list[pdk.Layer]:
-    """A bar of a round length at the bottom, in geographic coordinates: it stays true while the map is zoomed.
+    """A bar of a round length at the bottom, in geographic coordinates, so that it stays true under zoom.
 
     Its length holds at its own latitude; the Mercator map stretches with 1 / cos(latitude).
     """

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -107,9 +107,9 @@ def key_of(items: Sequence[tuple[str, str]], note: str = "") -> None:
     st.html(f'<div class="gx-legend">{dots} <span class="gx-note">{html.escape(note)}</span></div>')
 
 
-def table_height(rows: int, most: int = 520) -> int:
-    """Pixels of a table that is as high as its rows, up to a limit."""
-    return min(most, 35 * (rows + 1) + 3)
+def table_height(rows: int, most: int = 520) -> int | Literal["auto"]:
+    """Height of a table: as its rows up to ten, then in pixels up to a limit."""
+    return "auto" if rows <= 10 else min(most, 33 * (rows + 1) + 3)
 
 
 def day(value: Any) -> str:

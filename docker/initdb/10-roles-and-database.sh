@@ -24,4 +24,17 @@ ALTER DATABASE geofix SET search_path = geofix, public;
 \connect geofix
 CREATE EXTENSION IF NOT EXISTS postgis SCHEMA public;
 CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
+-- Large objects and logical messages are ways to write that PostgreSQL grants to everyone.
+DO $$
+DECLARE routine regprocedure;
+BEGIN
+  FOR routine IN
+    SELECT oid FROM pg_catalog.pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace
+      AND (proname LIKE 'lo\_%' OR proname IN ('loread', 'lowrite', 'pg_logical_emit_message'))
+      AND has_function_privilege('public', oid, 'EXECUTE')
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', routine);
+  END LOOP;
+END $$;
 SQL

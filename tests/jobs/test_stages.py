@@ -112,6 +112,7 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
         "probe",
         "statement",
         "sleepwalker",
+        "run",
     }
     made = parse("pipeline", {"stages": stages})
     assert isinstance(made, Pipeline)

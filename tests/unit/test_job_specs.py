@@ -22,6 +22,7 @@ OFFERED = {
     "localize",
     "pipeline",
     "recall_check",
+    "run",
     "snapshot",
 }
 

@@ -121,9 +121,11 @@ def tip(row: Any) -> str:
 
 def _table(rows: pd.DataFrame, choice: Choice) -> None:
     theme.section(
-        "Table", f"Grey: fewer than {theme.SMALL_N} photos. Interval of a paired difference (Agresti and Min)"
+        "Table", "A: the first, B: the second; + A alone is right, − B alone. Grey: under 30 photos"
     )
-    shown = rows[["place", "n", "gains", "losses", "accuracy_a", "accuracy_b", "difference", "low", "high"]]
+    shown = rows[["place", "n", "gains", "losses", "accuracy_a", "accuracy_b", "difference"]].assign(
+        interval=[f"{low:+.0f} to {high:+.0f}" for low, high in zip(rows["low"], rows["high"], strict=True)]
+    )
     grey = shown.style.apply(
         lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
     )
@@ -136,12 +138,11 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
         column_config={
             "place": "Place" if isinstance(choice.level, str) else "Cell",
             "n": number("n", format="localized"),
-            "gains": "Gains",
-            "losses": "Losses",
-            "accuracy_a": number("First %", format="%.1f"),
-            "accuracy_b": number("Second %", format="%.1f"),
-            "difference": number("Difference", format="%+.1f"),
-            "low": number("95 % from", format="%+.1f"),
-            "high": number("to", format="%+.1f"),
+            "gains": "+",
+            "losses": "−",
+            "accuracy_a": number("A %", format="%.1f"),
+            "accuracy_b": number("B %", format="%.1f"),
+            "difference": number("A − B", format="%+.1f"),
+            "interval": st.column_config.TextColumn("95 %", help="Paired difference, Agresti and Min (2005)"),
         },
     )

@@ -41,8 +41,10 @@ def _recall(choice: Choice) -> None:
         sorted({float(r) for r in protocol.get("radii_m") or (50, 100, 200, 1000)} | {choice.threshold_m})
     )
     rows = data.recall(choice.name, choice.created, KS, radii, choice.focus)
+    counts = {int(n) for n in rows["n"]}
+    told = f", n = {counts.pop():,}" if len(counts) == 1 else ""
     theme.section(
-        "Recall at K", "Photos with one of the first K answers within a distance, and its 95 % interval"
+        "Recall at K", f"Percent with one of the first K answers within a distance (95 % interval){told}"
     )
     table = pd.DataFrame(index=[f"first {k}" if k > 1 else "first" for k in KS])
     for radius in radii:

@@ -209,7 +209,7 @@ def _map(result: Result) -> None:
         return
     kept = [shape for shape in shapes if shape is not None and not shape.is_empty]
     bounds = tuple(float(value) for value in shapely.total_bounds(kept))
-    maps.draw("sql-map", [maps.shapes(features)], bounds, height=430, width=960)  # type: ignore[arg-type]
+    maps.draw("sql-map", [maps.shapes(features, bounds, 960)], bounds, height=430, width=960)  # type: ignore[arg-type]
     more = (
         f"; {strange:,} in another reference system left out (use ST_Transform(..., 4326))" if strange else ""
     )

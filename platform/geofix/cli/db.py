@@ -92,10 +92,10 @@ def restore(
 
     Example: GEOFIX_HOME=/srv/new geofix db restore geofix.dump
     """
-    from geofix.database.backup import restore as read
     from geofix.database.cluster import database_url
+    from geofix.database.upkeep import restore_and_migrate
     from geofix.settings import get_settings
 
     settings = get_settings()
-    read(database_url(settings, "owner"), file, settings)
-    emit({"restored": file}, as_json=json)
+    result = restore_and_migrate(database_url(settings, "owner"), file, settings)
+    emit({"restored": file, **result}, as_json=json)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.errors import JobFailedError
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -34,7 +35,7 @@ def demo(
     stages = _run(world, size, seed)
     document = {"evaluation": _by_localizer(stages)}
     emit(document, as_json=json, human=lambda: _show(stages))
-    say(f"{time.monotonic() - began:,.0f} s in all. The encoder is untrained: so are its answers.")
+    say(f"{time.monotonic() - began:,.0f} s in all. The encoder is untrained, and so are the answers.")
     if not no_serve:
         from geofix.cli.dashboard import serve
 
@@ -70,8 +71,13 @@ def _run(world: Path, size: str, seed: int) -> list[dict[str, Any]]:
     file = Path(str(files("geofix.pipeline") / "demo.yaml"))
     variables = {"world": str(world), "name": f"demo-{size}-{seed}"}
     job = submit(parse("run", {"file": str(file), "variables": variables}), publish=False)
-    result = run_inline(job.job_id).result or {}
-    return list(result["stages"])
+    done = run_inline(job.job_id)
+    if done.state != "succeeded" or done.result is None:
+        raise JobFailedError(
+            f"The demo's job {done.job_id} ended as {done.state}: {done.error}.",
+            hint=f"See `geofix jobs logs {done.job_id}`; run the demo again to continue.",
+        )
+    return list(done.result["stages"])
 
 
 def _by_localizer(stages: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -71,7 +71,7 @@ def read_vectors(
     Returns:
         (n,) ids and (n, D) fp16 vectors, in the order of the query.
     """
-    composed = query if isinstance(query, sql.Composable) else sql.SQL(query)  # type: ignore[arg-type]
+    composed = query if isinstance(query, sql.Composable) else sql.SQL(query)
     # Two int4 lengths, an int2 field count, an int8, and halfvec's own int2 dimension and int2 unused.
     record = np.dtype(
         [

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from geofix.database.backup import backup
+from geofix.database.backup import backup, restore
 from geofix.database.migrate import head_revision, migrate
 from geofix.database.queries.leaves import orphan_leaves
 from geofix.database.sqlfiles import drift
@@ -48,6 +48,19 @@ def migrate_safely(url: str, settings: Settings, *, backup_to: Path | None) -> d
         "sql_files": result.sql_files,
         "backup": None if saved is None else str(saved),
     }
+
+
+def restore_and_migrate(url: str, file: Path, settings: Settings) -> dict[str, Any]:
+    """Fill an empty database from a dump, then bring it to this version.
+
+    A dump holds neither the grants on the database nor the default privileges; migrating sets them again.
+
+    Returns:
+        before and after: the revision of the dump and that of this version.
+    """
+    restore(url, file, settings)
+    result = migrate(url)
+    return {"before": result.before, "after": result.after}
 
 
 def check_database(conn: psycopg.Connection[Any]) -> list[Check]:

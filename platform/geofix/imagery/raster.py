@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 from geofix.errors import UsageError
@@ -239,6 +241,12 @@ def _affine_fit(points: NDArray[np.float64], target: NDArray[np.float64]) -> tup
     worst = float(np.abs(design @ solution - (target - middle)).max())
     (a, d), (b, e), (c, f) = solution
     return Affine(a, b, c + middle[0], d, e, f + middle[1]), worst
+
+
+# Pixels in memory are warped between plane frames of our own, which GDAL takes for missing georeference.
+warnings.filterwarnings(
+    "ignore", message="Dataset has no geotransform", category=NotGeoreferencedWarning, module="rasterio.warp"
+)
 
 
 def _warp_affine(

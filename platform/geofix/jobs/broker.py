@@ -64,7 +64,7 @@ def _app(_pid: int, url: str) -> Any:
         broker_connection_max_retries=None,  # a worker outlives any outage of the broker
     )
     if url.startswith(("redis", "sentinel")):
-        # A waiting message stays at the broker, where an idle worker finds it; Celery has this for Redis alone.
+        # A waiting message stays at the broker, where an idle worker finds it (Redis alone has this).
         app.conf.worker_disable_prefetch = True
         app.conf.broker_transport_options = {
             "visibility_timeout": 7 * 24 * 3600,

@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 matplotlib.use("Agg")
@@ -18,15 +19,23 @@ matplotlib.use("Agg")
 _SCALE = "cividis"  # told apart by colour-blind readers too
 
 
-def _figure(title: str, middle_lat: float) -> tuple[Figure, Any]:
-    """A figure whose degrees of longitude are as long as they are at a latitude."""
-    figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
+def _figure(title: str, bounds: Sequence[float]) -> tuple[Figure, Any]:
+    """A figure shaped like its area (west, south, east, north), in true proportion there."""
+    west, south, east, north = bounds
+    stretch = max(0.05, float(np.cos(np.radians((south + north) / 2))))
+    shape = ((east - west) * stretch or 1e-6) / ((north - south) or 1e-6)
+    width, height = (8.0, 8.0 / shape) if shape > 1 else (8.0 * shape, 8.0)
+    figure = Figure(figsize=(max(5.0, width) + 1.6, max(3.5, height) + 1.2), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     axes = figure.add_subplot()
-    axes.set_aspect(1 / max(0.05, float(np.cos(np.radians(middle_lat)))))
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_aspect(1 / stretch)
+    margin_x, margin_y = 0.04 * (east - west) + 1e-6, 0.04 * (north - south) + 1e-6
+    axes.set_xlim(west - margin_x, east + margin_x)
+    axes.set_ylim(south - margin_y, north + margin_y)
     axes.set_xlabel("longitude, degrees")
     axes.set_ylabel("latitude, degrees")
     axes.ticklabel_format(useOffset=False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(alpha=0.25, linewidth=0.5)
     return figure, axes
 
@@ -58,7 +67,8 @@ def draw_errors(
         credit: Attribution, under the map.
     """
     answered = ~np.isnan(lines[:, 2])
-    figure, axes = _figure(title, float(np.mean(lines[:, 1])))
+    points = np.concatenate([lines[:, :2], lines[answered, 2:4], training])
+    figure, axes = _figure(title, (*points.min(axis=0), *points.max(axis=0)))
     if len(training):
         axes.scatter(
             *training.T, s=5, color="#bbbbbb", label=f"training photos ({len(training):,})", zorder=1
@@ -90,13 +100,11 @@ def draw_cells(
         credit: Attribution.
     """
     west, south, east, north = shapely.total_bounds(list(outlines))
-    figure, axes = _figure(title, (south + north) / 2)
+    figure, axes = _figure(title, (west, south, east, north))
     rings = [np.asarray(part.exterior.coords) for shape in outlines for part in shapely.get_parts(shape)]
     repeated = np.repeat(values, [shapely.get_num_geometries(shape) for shape in outlines])
     drawn = PolyCollection(rings, array=repeated, cmap=_SCALE, edgecolors="white", linewidths=0.3)
     axes.add_collection(drawn)
-    axes.set_xlim(west, east)
-    axes.set_ylim(south, north)
     figure.colorbar(drawn, ax=axes, shrink=0.8, label=label)
     _finish(figure, axes, file, (south + north) / 2, credit)
 
@@ -122,13 +130,12 @@ def contact_sheet(
         axes.set_title(text, fontsize=6)
         axes.set_axis_off()
     figure.supxlabel(credit, fontsize=6)
-    figure.savefig(file)
+    figure.savefig(file, bbox_inches="tight")
 
 
 def _finish(figure: Figure, axes: Any, file: Path, lat: float, credit: str) -> None:
-    axes.autoscale_view()
     _scale_bar(axes, lat)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", fontsize=8)
     figure.supxlabel(credit, fontsize=6)
-    figure.savefig(file)
+    figure.savefig(file, bbox_inches="tight")

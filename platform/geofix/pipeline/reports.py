@@ -195,17 +195,17 @@ def _draw_tiles(context: Context, stage: kinds.Map) -> Result:
 
 
 def _sample_tiles(
-    context: Context, source: str, rows: Sequence[tuple[int, float, str | None]], count: int = 24
+    context: Context, source: str, rows: Sequence[tuple[int, float, str | None, list[int]]], count: int = 24
 ) -> list[tuple[str, Any]]:
     """Tiles spread evenly over a source, cut from its rasters."""
     from geofix.imagery.raster import read_square
 
-    sources = list(aerial.raster_sources(context.conn, source=source).values())
+    sources = aerial.raster_sources(context.conn, source=source)
     chosen = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
     pictures = []
-    for s2_id, coverage, day in chosen:
+    for s2_id, coverage, day, rasters in chosen:
         lon, lat = s2.center(np.array([s2_id], np.int64))
-        rgb, _ = read_square(sources, float(lon[0]), float(lat[0]), size_px=160)
+        rgb, _ = read_square([sources[i] for i in rasters], float(lon[0]), float(lat[0]), size_px=160)
         token = s2.token(np.array([s2_id], np.int64))[0]
         pictures.append((f"{token} {day or ''} {100 * coverage:.0f} %", rgb))
     return pictures

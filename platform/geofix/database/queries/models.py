@@ -266,5 +266,5 @@ def tile_cells(
 def delete_model(conn: Connection, model: ModelRow) -> None:
     """Remove a model with its embedding leaves; its code sets must have been dropped before."""
     for parent in ("photo_embedding", "aerial_embedding", "prototype"):
-        leaves.drop_leaf(conn, parent, model.model_id)  # type: ignore[arg-type]
+        leaves.drop_leaf(conn, parent, model.model_id)
     conn.execute(DELETE, {"model_id": model.model_id})

@@ -30,7 +30,7 @@ JOIN geofix.region r ON r.region_id = pr.region_id
 WHERE d.name = ANY (%(datasets)s) GROUP BY r.code, r.name ORDER BY photos DESC, r.code LIMIT %(limit)s
 """
 TILES = """
-SELECT t.s2_id, t.coverage, t.captured_at::text FROM geofix.aerial_tile t JOIN geofix.dataset d USING (dataset_id)
+SELECT t.s2_id, t.coverage, t.captured_at::text, t.aerial_raster_ids FROM geofix.aerial_tile t JOIN geofix.dataset d USING (dataset_id)
 WHERE d.name = %(source)s ORDER BY t.s2_id, t.captured_at
 """
 TILE_DATES = """
@@ -63,8 +63,8 @@ def by_region(conn: Connection, datasets: list[str], level: str, limit: int = 20
         return cursor.execute(BY_REGION, {"datasets": datasets, "level": level, "limit": limit}).fetchall()
 
 
-def tiles(conn: Connection, source: str) -> list[tuple[int, float, str | None]]:
-    """Tiles of an aerial data set as (s2_id, coverage, date)."""
+def tiles(conn: Connection, source: str) -> list[tuple[int, float, str | None, list[int]]]:
+    """Tiles of an aerial data set as (s2_id, coverage, date, ids of their rasters)."""
     return conn.execute(TILES, {"source": source}).fetchall()
 
 
