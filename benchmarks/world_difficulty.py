@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import datetime as dt
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,12 @@ from geofix.spatial import s2
 from geofix.world import create_world
 
 Floats = NDArray[np.float64]
-TILE_PX, TILE_M = 64, 154.0
+TILE_PX, TILE_M = 48, 154.0
+PROBE_PX = (64, 48)
 MAX_TEST = 1500
 
 
-@dataclass
+@dataclasses.dataclass
 class Photos:
     """All photos of a world in the order of their names, with what their files say."""
 
@@ -167,7 +168,10 @@ def read_tiles(root: Path, at: Floats, date: str) -> NDArray[np.uint8]:
 def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> dict[str, float]:
     """What small networks learn in `seconds` of CPU each: ground alone, and ground to aerial."""
     train, test = split(p, rng)
-    data = as_data(p, train, test)
+    small = np.stack(
+        [np.asarray(Image.fromarray(x).resize(PROBE_PX, Image.Resampling.BOX)) for x in p.pixels]
+    )
+    data = as_data(dataclasses.replace(p, pixels=small), train, test)
     ground = learn_ground(data, seconds)
     shift = rng.uniform(-45, 45, (len(train), 2)) / (111_200 * np.cos(np.radians(45)), 111_200)
     tiles = read_tiles(root, data.train_at + shift, "2019-07-16")
@@ -175,7 +179,7 @@ def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> di
     lon, lat = s2.center(cells)
     gallery_at = np.c_[lon, lat]
     gallery = read_tiles(root, gallery_at, "2019-07-16")
-    views = learn_views(data, tiles, tiles[:0], gallery, gallery_at, 2 * seconds)
+    views = learn_views(data, tiles, gallery, gallery_at, 2 * seconds)
     return {"ground": ground["prototype"], "ground nearest": ground["nearest"], "epochs": ground["epochs"],
             "views": views["top1"], "views top10": views["top10"]}  # fmt: skip
 

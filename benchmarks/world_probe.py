@@ -112,7 +112,7 @@ def learn_ground(data: Data, seconds: float, seed: int = 0) -> dict[str, float]:
 
 
 def learn_views(
-    data: Data, tiles: NDArray[np.uint8], test_tiles: NDArray[np.uint8], gallery: NDArray[np.uint8],
+    data: Data, tiles: NDArray[np.uint8], gallery: NDArray[np.uint8],
     gallery_at: NDArray[np.float64], seconds: float, seed: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """R@200 m and top-10 of photo to aerial tile matching; `tiles` lie around the training photos."""

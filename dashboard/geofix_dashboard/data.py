@@ -102,10 +102,9 @@ def services() -> list[dict[str, str]]:
     rows = [{"service": "Database", "state": "running" if good else "not ready", "detail": detail}]
     try:
         broker = cluster.status().broker
-        state, note = broker.state, broker.message or (f"Redis {broker.version}" if broker.version else "")
-        rows.append(
-            {"service": "Broker", "state": str(state), "detail": f"{note} ({broker.managed})".strip()}
-        )
+        parts = [f"Redis {broker.version}" if broker.version else "", broker.message, broker.managed]
+        note = ", ".join(part for part in parts if part)
+        rows.append({"service": "Broker", "state": str(broker.state), "detail": note})
     except GeofixError as error:
         rows.append({"service": "Broker", "state": "unknown", "detail": str(error)})
     known = workers()
@@ -129,10 +128,10 @@ def evaluations() -> pd.DataFrame:
 
 
 @cached
-def evaluation_bounds(name: str, created: str) -> Bounds | None:
+def evaluation_bounds(name: str, created: str, focus: Focus) -> Bounds | None:
     """The box around the photos of an evaluation; `created` makes a replaced evaluation a new key."""
     with connect("reader") as conn:
-        return dashboard_accuracy.bounds(conn, name)
+        return dashboard_accuracy.bounds(conn, name, focus)
 
 
 @cached

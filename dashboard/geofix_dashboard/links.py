@@ -54,3 +54,9 @@ def choose(
     value = first if picked is None else picked
     put(name, None if value == first else str(value))
     return value
+
+
+def forget(name: str) -> None:
+    """Let a choice fall back to its default; to be called before it is drawn, or from a callback."""
+    st.session_state.pop(f"url_{name}", None)
+    put(name, None)

@@ -5,7 +5,12 @@ ORDER BY s.created_at
 -- BOUNDS
 SELECT public.ST_XMin(b), public.ST_YMin(b), public.ST_XMax(b), public.ST_YMax(b)
 FROM (SELECT public.ST_Extent(p.geom) AS b FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
-      WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s)) AS e WHERE b IS NOT NULL
+      WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s) AND
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+) AS e WHERE b IS NOT NULL
 
 -- OVERALL
 WITH

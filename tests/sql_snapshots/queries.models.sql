@@ -68,6 +68,8 @@ WHERE e.model_id = {model_id} ORDER BY e.aerial_tile_id
 -- TILE_CELLS
 SELECT t.aerial_tile_id, t.s2_id, t.level FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
 WHERE e.model_id = %(model_id)s
+  AND (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
   AND (%(region)s::bytea IS NULL OR public.ST_Covers(public.ST_GeomFromEWKB(%(region)s), geofix.s2_center(t.s2_id)))
 ORDER BY t.aerial_tile_id
 

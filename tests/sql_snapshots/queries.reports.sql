@@ -20,7 +20,7 @@ JOIN geofix.region r ON r.region_id = pr.region_id
 WHERE d.name = ANY (%(datasets)s) GROUP BY r.code, r.name ORDER BY photos DESC, r.code LIMIT %(limit)s
 
 -- TILES
-SELECT t.s2_id, t.coverage, t.captured_at::text FROM geofix.aerial_tile t JOIN geofix.dataset d USING (dataset_id)
+SELECT t.s2_id, t.coverage, t.captured_at::text, t.aerial_raster_ids FROM geofix.aerial_tile t JOIN geofix.dataset d USING (dataset_id)
 WHERE d.name = %(source)s ORDER BY t.s2_id, t.captured_at
 
 -- TILE_DATES

@@ -106,17 +106,21 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
             links.choose("threshold", "Within", THRESHOLDS_M, default=200, show=lambda x: _short_metres(x))
         )
     created = str(row["created_at"])
-    bounds = data.evaluation_bounds(name, created)
-    if bounds is None:
+    if data.evaluation_bounds(name, created, Focus()) is None:
         theme.empty(
             "This evaluation has no photos any more.",
             "They were deleted, or the split was empty. Run it again on a snapshot that has some.",
             f"geofix evaluate run --name {name} --replace ...",
         )
         return None
+    place = links.get("in")
+    bounds = data.evaluation_bounds(name, created, focus_of(place))
+    if bounds is None:  # the place of another evaluation
+        place = None
+        bounds = data.evaluation_bounds(name, created, Focus())
     with fourth:
-        level = _level(bounds)
-    place = _place()
+        level = _level(bounds, place)
+    _breadcrumb(place)
     return Choice(
         name,
         created,
@@ -130,11 +134,14 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
     )
 
 
-def _level(bounds: maps.Bounds) -> str | int:
+def _level(bounds: maps.Bounds, place: str | None) -> str | int:
+    """How places are cut; the default is finer than the place one looks into."""
     regions = list(data.table("region_levels")["level"])
     options = [*regions, *(f"s2-{level}" for level in range(6, 17))]
     wide = max(bounds[2] - bounds[0], bounds[3] - bounds[1]) > 5  # degrees: several countries
-    usual = regions[0] if regions and wide else f"s2-{maps.level_for(bounds, cells_across=8)}"
+    usual = f"s2-{maps.level_for(bounds, cells_across=8)}"
+    if regions and wide and place is None:
+        usual = regions[0]
     chosen = str(links.choose("level_by", "By", options, default=usual, show=_level_text))
     return int(chosen[3:]) if chosen.startswith("s2-") else chosen
 
@@ -145,19 +152,26 @@ def _level_text(level: str) -> str:
     return f"S2 level {level[3:]} (about {cell_size(int(level[3:]))})" if level.startswith("s2-") else level
 
 
-def _place() -> str | None:
-    """The focus from the URL, with the way back beside it."""
-    place = links.get("in")
+def look_inside(code: str | None, level: str | int) -> None:
+    """Narrow the page to a place, in the URL, cut finer; what lies outside every region is left alone."""
+    if code is None or code == "-":
+        return
+    links.put("in", f"{'s2' if isinstance(level, int) else level}:{code}")
+    links.forget("level_by")
+
+
+def _breadcrumb(place: str | None) -> None:
+    """The way here, and back."""
     links.put("in", place)
     if place is None:
-        return None
+        return
     kind, _, code = place.partition(":")
     left, right = st.columns([6, 1], vertical_alignment="center")
-    left.markdown(f"All photos  ›  **{'cell' if kind == 's2' else kind} `{code}`**")
+    left.markdown(f"All photos  ›  **{'cell' if kind == 's2' else kind} `{code.replace('`', '')}`**")
     if right.button("Back to all", icon=":material/arrow_back:", width="stretch"):
         links.put("in", None)
+        links.forget("level_by")
         st.rerun()
-    return place
 
 
 def _short_metres(value: float) -> str:

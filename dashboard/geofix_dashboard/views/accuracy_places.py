@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import data, links, maps, theme
+from geofix_dashboard import data, maps, theme
+from geofix_dashboard.views import accuracy
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy import Choice
@@ -35,15 +36,17 @@ def render(choice: Choice) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         theme.section("Map", "Click a place to look inside it")
+        # A map of its own for every place: as long as the key stays, a click stays and fades the rest.
+        key = f"{MAP}-{choice.place or 'all'}"
         chosen = choice.place.partition(":")[2] if choice.place else None
         layer = maps.marks(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
         outline = choice.level if isinstance(choice.level, str) else "country"
         maps.draw(
-            MAP,
+            key,
             [layer],
             choice.bounds,
             outline_level=outline,
-            on_select=lambda: _look_inside(maps.clicked(MAP), choice.level),
+            on_select=lambda: accuracy.look_inside(maps.clicked(key), choice.level),
         )
         _legend(rows, choice)
     with right:
@@ -67,13 +70,6 @@ def tip(row: Any, threshold_m: float) -> str:
             "median error": theme.metres(row.median_m),
         },
     )
-
-
-def _look_inside(code: str | None, level: str | int) -> None:
-    """Put the focus into the URL; a place outside every region cannot be looked into."""
-    if code == "-":
-        return
-    links.put("in", None if code is None else f"{'s2' if isinstance(level, int) else level}:{code}")
 
 
 def _legend(rows: pd.DataFrame, choice: Choice) -> None:
@@ -103,11 +99,11 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
     number = st.column_config.NumberColumn
     st.dataframe(
         grey,
-        key=TABLE,
+        key=f"{TABLE}-{choice.place or 'all'}",
         hide_index=True,
         width="stretch",
         height=theme.table_height(len(shown), maps.HEIGHT),
-        on_select=lambda: _row_chosen(list(rows["code"]), choice.level),
+        on_select=lambda: _row_chosen(list(rows["code"]), choice),
         selection_mode="single-row",
         column_config={
             "place": "Place" if isinstance(choice.level, str) else "Cell",
@@ -127,6 +123,6 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
     )
 
 
-def _row_chosen(codes: list[str], level: str | int) -> None:
-    picked = st.session_state[TABLE]["selection"]["rows"]
-    _look_inside(codes[picked[0]] if picked else None, level)
+def _row_chosen(codes: list[str], choice: Choice) -> None:
+    picked = st.session_state[f"{TABLE}-{choice.place or 'all'}"]["selection"]["rows"]
+    accuracy.look_inside(codes[picked[0]] if picked else None, choice.level)

@@ -121,7 +121,7 @@ def _snapshots() -> None:
     name = links.choose("snapshot", "Snapshot", list(labels), show=labels.__getitem__)
     row = rows[rows["sha256"] == name].iloc[0]
     splits = data.table("splits", int(row["snapshot_id"]))
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns([1, 1], gap="large")
     with left:
         theme.section("Photos per split", f"n = {int(splits['photos'].sum()):,} photos")
         charts.split_bars(splits)

@@ -25,7 +25,7 @@ CAR_RGB = np.array(
 
 def expose(rng: np.random.Generator, light: F32, noise_scale: float) -> NDArray[np.uint8]:
     """Radiance (H, W, 3) to 8-bit sRGB-like values with this photo's white balance, exposure and noise."""
-    warm, magenta = rng.normal(0, 0.11), rng.normal(0, 0.045)
+    warm, magenta = rng.normal(0, 0.085), rng.normal(0, 0.04)
     tint = np.exp(warm * rgb_of([1.0, 0.1, -1.0]) + magenta * rgb_of([0.5, -1.0, 0.5]))
     image = light * np.float32(rng.lognormal(0, 0.18)) * tint
     grey = image.mean(axis=-1, keepdims=True)

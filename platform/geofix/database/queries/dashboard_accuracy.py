@@ -47,11 +47,14 @@ EVALUATIONS = """
 SELECT s.*, e.metrics, e.snapshot_id FROM geofix.evaluation_summary s JOIN geofix.evaluation e USING (evaluation_id)
 ORDER BY s.created_at
 """
-BOUNDS = """
+BOUNDS = (
+    """
 SELECT public.ST_XMin(b), public.ST_YMin(b), public.ST_XMax(b), public.ST_YMax(b)
 FROM (SELECT public.ST_Extent(p.geom) AS b FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
-      WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s)) AS e WHERE b IS NOT NULL
-"""
+      WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s) AND """
+    + _FOCUS
+    + ") AS e WHERE b IS NOT NULL"
+)
 OVERALL = (
     "WITH "
     + _HITS
@@ -219,9 +222,9 @@ def evaluations(conn: Connection) -> pd.DataFrame:
     return frame(conn, EVALUATIONS)
 
 
-def bounds(conn: Connection, name: str) -> Bounds | None:
-    """West, south, east, north in degrees of the photos that were asked."""
-    row = conn.execute(BOUNDS, {"name": name}).fetchone()
+def bounds(conn: Connection, name: str, focus: Focus) -> Bounds | None:
+    """West, south, east, north in degrees of the photos that were asked; None where there is none."""
+    row = conn.execute(BOUNDS, {"name": name, **focus.values()}).fetchone()
     return None if row is None else (float(row[0]), float(row[1]), float(row[2]), float(row[3]))
 
 
