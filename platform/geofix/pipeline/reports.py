@@ -26,19 +26,8 @@ from geofix.spatial.distance import great_circle_m
 
 Result = dict[str, Any]
 
-_COLUMNS = {
-    "localizer": "localizer",
-    "level": "level",
-    "split": "split",
-    "n": "n",
-    "R@1 50 m": "recall_50m_percent",
-    "100 m": "recall_100m_percent",
-    "200 m": "recall_200m_percent",
-    "1 km": "recall_1000m_percent",
-    "median m": "median_m",
-    "mean km": "mean_km",
-    "GeoScore": "geoscore",
-}
+# From this level on cells are small enough that metres tell localizers apart; coarser ones are read in kilometres.
+_METRE_LEVEL = 11
 
 
 def table(context: Context, stage: kinds.Table) -> Result:
@@ -51,8 +40,10 @@ def table(context: Context, stage: kinds.Table) -> Result:
     )
     if not rows:
         raise BadInputError("There is no evaluation to show.", hint="Put an `evaluate` stage before `table`.")
-    shown = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
-    bounds = _bounds(context, [row["evaluation"] for row in rows])
+    metres = min(row["level"] for row in rows) >= _METRE_LEVEL
+    stored = [evaluation_queries.find_evaluation(context.conn, row["evaluation"]) for row in rows]
+    shown = [_line(row["localizer"], row, row["metrics"], metres) for row in stored]
+    bounds = _bounds(stored, metres)
     text = [
         f"# {context.pipeline.name}",
         "",
@@ -76,28 +67,33 @@ def table(context: Context, stage: kinds.Table) -> Result:
     return {"rows": plain([*shown, *bounds]), "by": by, "outputs": [["file", str(target)]]}
 
 
-def _bounds(context: Context, names: Sequence[str]) -> list[Result]:
+def _line(name: str, row: dict[str, Any], metrics: dict[str, Any], metres: bool) -> Result:
+    """One row of the table: share within each radius in percent, median, mean and GeoScore."""
+    radii = metrics["recall"]["1"] if metres else metrics["accuracy_km"]
+    unit = "m" if metres else "km"
+    return {
+        "localizer": name,
+        "level": row["level"],
+        "split": row["split"],
+        "n": row["n"],
+        **{
+            f"{radius} {unit}": share
+            for radius, share in sorted(radii.items(), key=lambda item: float(item[0]))
+        },
+        "median m": metrics["median_m"],
+        "mean km": metrics["mean_km"],
+        "GeoScore": metrics["geoscore"],
+    }
+
+
+def _bounds(stored: Sequence[dict[str, Any]], metres: bool) -> list[Result]:
     """Oracle and most-photographed-cell rows, one per level and split."""
     found: dict[tuple[str, int, str], Result] = {}
-    for name in names:
-        row = evaluation_queries.find_evaluation(context.conn, name)
+    for row in stored:
         for bound, label in (("oracle", "oracle"), ("trivial", "most photographed cell")):
             metrics = row["metrics"].get(bound)
             if metrics:
-                recall = metrics["recall"]["1"]
-                found[label, row["level"], row["split"]] = {
-                    "localizer": label,
-                    "level": row["level"],
-                    "split": row["split"],
-                    "n": row["n"],
-                    "R@1 50 m": recall["50"],
-                    "100 m": recall["100"],
-                    "200 m": recall["200"],
-                    "1 km": recall["1000"],
-                    "median m": metrics["median_m"],
-                    "mean km": metrics["mean_km"],
-                    "GeoScore": metrics["geoscore"],
-                }
+                found[label, row["level"], row["split"]] = _line(label, row, metrics, metres)
     return [found[key] for key in sorted(found)]
 
 

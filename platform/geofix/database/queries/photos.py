@@ -55,7 +55,16 @@ ON CONFLICT DO NOTHING
 # spans all longitudes, and it is repeated one turn to either side of the 180th meridian. Distances are
 # geodesic on the WGS 84 spheroid and computed for parts in the box alone. Edges become geodesics there: one
 # of d degrees along a parallel bulges by up to R d^2 sin(2 lat) / 16, hence the cut at 0.1 degrees: 1.3 m.
+# A photo never takes an admin-1 region of another country than its own: near a border whose far side has no
+# admin-1 loaded, everything within 25 km would else count to the near side.
 ASSIGN_NEAREST = """
+WITH admin1_home AS MATERIALIZED (
+    SELECT DISTINCT ON (r.region_id) r.region_id, part.region_id AS country_id
+    FROM region r
+    JOIN region_part part ON part.level = 'country' AND ST_Intersects(part.geom, ST_PointOnSurface(r.geom))
+    WHERE r.level = 'admin1' AND %(level)s = 'admin1'
+    ORDER BY r.region_id, part.region_id
+)
 INSERT INTO photo_region (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
 FROM photo_record p
@@ -77,6 +86,10 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) near
 WHERE near.distance_m <= %(max_m)s
+  AND (%(level)s <> 'admin1' OR NOT EXISTS (
+    SELECT FROM photo_region c
+    JOIN admin1_home home ON home.region_id = near.region_id
+    WHERE c.photo_id = p.photo_id AND c.level = 'country' AND c.region_id <> home.country_id))
   AND (%(dataset_id)s::int8 IS NULL OR p.dataset_id = %(dataset_id)s)
   AND NOT EXISTS (SELECT FROM photo_region a WHERE a.photo_id = p.photo_id AND a.level = %(level)s)
 ON CONFLICT DO NOTHING
@@ -177,7 +190,10 @@ def assign_regions(
     """
     result: dict[str, RegionCounts] = {}
     conn.execute(ANALYZE)
-    for level in region_levels(conn) if levels is None else levels:
+    # Countries first: admin-1 looks at them.
+    for level in sorted(
+        region_levels(conn) if levels is None else levels, key=lambda item: item != "country"
+    ):
         params = {"level": level, "dataset_id": dataset_id, "max_m": max_m}
         if refresh:
             conn.execute(FORGET_REGIONS, params)

@@ -38,7 +38,12 @@ SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, e.level, m.n
        (e.metrics #>> '{mean_km}')::float8 AS mean_km,
        (e.metrics #>> '{geoscore}')::float8 AS geoscore,
        (e.metrics #>> '{oracle,recall,1,100}')::float8 AS oracle_100m_percent,
-       e.search_method, e.radius_km, e.comparison, e.missing_policy, e.software_version, e.created_at
+       e.search_method, e.radius_km, e.comparison, e.missing_policy, e.software_version, e.created_at,
+       (e.metrics #>> '{accuracy_km,1}')::float8 AS accuracy_1km_percent,
+       (e.metrics #>> '{accuracy_km,25}')::float8 AS accuracy_25km_percent,
+       (e.metrics #>> '{accuracy_km,200}')::float8 AS accuracy_200km_percent,
+       (e.metrics #>> '{accuracy_km,750}')::float8 AS accuracy_750km_percent,
+       (e.metrics #>> '{accuracy_km,2500}')::float8 AS accuracy_2500km_percent
 FROM geofix.evaluation e
 LEFT JOIN geofix.model m USING (model_id)
 LEFT JOIN geofix.code_set c USING (code_set_id);

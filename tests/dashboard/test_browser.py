@@ -1,0 +1,142 @@
+"""One real browser: the page is served, the map is drawn, nothing is asked of the internet."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_world import COUNTRIES, OUTSIDE
+
+from geofix.cli.dashboard import command_line
+from geofix.cli.main import app
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def address(filled, tmp_path) -> Iterator[str]:
+    """The dashboard of the filled database, served by the command itself."""
+    port = free_port()
+    line = [
+        str(Path(sys.executable).with_name("geofix")),
+        "dashboard",
+        "--port",
+        str(port),
+        "--address",
+        "127.0.0.1",
+    ]
+    log = tmp_path / "server.log"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    with log.open("wb") as out, subprocess.Popen(line, stdout=out, stderr=out, env=environment) as server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/_stcore/health", server, log)
+            assert f"http://127.0.0.1:{port}" in log.read_text()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        assert server.poll() is None, log.read_text()
+        try:
+            with urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer: {log.read_text()}")
+
+
+@pytest.mark.browser
+def test_the_map_is_drawn_without_internet(address):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's package `chromium`")
+    playwright = pytest.importorskip("playwright.sync_api")
+    asked: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}/accuracy?evaluation=first&level_by=country&threshold=200")
+        chart = page.get_by_test_id("stDeckGlJsonChart")
+        chart.locator("canvas").first.wait_for(timeout=60_000)
+        total = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
+        assert page.get_by_text(f"n = {total} photos").count()
+        pixels = drawn(page, chart)
+        browser.close()
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {address.split("/")[2]}
+    ground = np.array([230, 237, 242])
+    filled = np.abs(pixels.astype(int) - ground).max(axis=2) > 40
+    assert filled.mean() > 0.05, "the map shows hardly anything but its ground"
+    assert len(np.unique(pixels.reshape(-1, 3) // 32, axis=0)) > 5, "the map has hardly any colours"
+
+
+def drawn(page, chart) -> np.ndarray:
+    """The map's pixels once two looks at it agree, (h, w, 3)."""
+    before = None
+    for _ in range(40):
+        page.wait_for_timeout(500)
+        now = np.asarray(Image.open(io.BytesIO(chart.screenshot())).convert("RGB"))
+        if before is not None and before.shape == now.shape and (before == now).all() and now.std() > 5:
+            return now
+        before = now
+    return before
+
+
+def test_the_command_serves_this_package_with_its_settings(monkeypatch):
+    monkeypatch.delenv("STREAMLIT_THEME_PRIMARY_COLOR", raising=False)
+    line = command_line(8599, "localhost")
+    assert line[1:4] == ["-m", "streamlit", "run"] and Path(line[4]).name == "app.py"
+    assert {"--server.port=8599", "--server.address=localhost"} <= set(line)
+    assert {"--browser.gatherUsageStats=false", "--server.fileWatcherType=none"} <= set(line)
+    assert any(flag.startswith("--theme.primaryColor=") for flag in line)
+    monkeypatch.setenv("STREAMLIT_THEME_PRIMARY_COLOR", "#000000")
+    assert not any(flag.startswith("--theme.primaryColor=") for flag in command_line(8599, "localhost"))
+
+
+def test_port_and_address_come_from_the_environment_too(monkeypatch):
+    from typer.testing import CliRunner
+
+    from geofix.cli import dashboard
+
+    seen = {}
+    monkeypatch.setattr(
+        dashboard, "serve", lambda port, address: seen.update(port=port, address=address) or 0
+    )
+    runner = CliRunner()
+    environment = {"STREAMLIT_SERVER_PORT": "9000", "STREAMLIT_SERVER_ADDRESS": "0.0.0.0"}
+    assert runner.invoke(app, ["dashboard"], env=environment).exit_code == 0
+    assert seen == {"port": 9000, "address": "0.0.0.0"}
+    assert runner.invoke(app, ["dashboard", "--port", "8502"], env=environment).exit_code == 0
+    assert seen["port"] == 8502
+    assert "Example: geofix dashboard" in runner.invoke(app, ["dashboard", "--help"]).output

@@ -1,0 +1,264 @@
+"""Every page with data, without data, and without a database: what a person reads there."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from small_world import COUNTRIES, OUTSIDE
+from streamlit.testing.v1 import AppTest
+
+from geofix.database import engine
+from geofix.database.engine import connect
+from geofix.database.queries import dashboard_accuracy
+from geofix.database.queries.dashboard_accuracy import Focus
+from geofix.settings import get_settings
+
+PAGES = ["overview", "accuracy", "coverage", "sql", "sources"]
+TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
+
+
+def page(name: str, **parameters: str) -> AppTest:
+    script = f"from geofix_dashboard.views import {name}\n{name}.render()\n"
+    test = AppTest.from_string(script, default_timeout=30)
+    for key, value in parameters.items():
+        test.query_params[key] = value
+    return test.run()
+
+
+def text_of(test: AppTest) -> str:
+    """All that is written on the page, tags removed."""
+    parts = [item.proto.body for item in test.get("html")]
+    parts += [item.value for kind in (test.markdown, test.caption, test.error, test.title) for item in kind]
+    return html.unescape(re.sub(r"<[^>]+>", " ", " ".join(parts)))
+
+
+def metric(test: AppTest, label: str) -> str:
+    return next(item.value for item in test.metric if item.label == label)
+
+
+def well(test: AppTest) -> AppTest:
+    assert not test.exception, [item.value for item in test.exception]
+    return test
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_render_with_data(filled, name):
+    test = well(page(name))
+    assert test.title[0].value in {"Overview", "Accuracy", "Coverage", "SQL", "Data"}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("overview", "geofix ingest photos FOLDER --dataset NAME"),
+        ("accuracy", "geofix evaluate run"),
+        ("coverage", "geofix ingest aerial"),
+        ("sql", "geofix sql"),
+        ("sources", "geofix ingest photos FOLDER --dataset NAME"),
+    ],
+)
+def test_empty_pages_name_the_command_that_fills_them(blank, name, command):
+    assert command in text_of(well(page(name)))
+
+
+@pytest.mark.parametrize("part", ["rejects", "snapshots", "regions"])
+def test_empty_parts_of_the_data_page_say_so(blank, part):
+    assert "geofix " in text_of(well(page("sources", part=part)))
+
+
+def test_overview_shows_counts_and_licences(filled):
+    test = well(page("overview"))
+    assert metric(test, "Photos") == f"{TOTAL:,}" and metric(test, "Evaluations") == "2"
+    tables = [frame.value for frame in test.dataframe]
+    licences = next(frame for frame in tables if "licence" in frame)
+    assert "CC BY 4.0" in set(licences["licence"])
+    assert "PostgreSQL" in text_of(test) and "1 data set(s) name no licence" in text_of(test)
+
+
+def test_accuracy_shows_the_figures_of_sql(filled):
+    test = well(page("accuracy", evaluation="first", threshold="200", level_by="country"))
+    with connect("reader") as conn:
+        wanted = dashboard_accuracy.overall(conn, "first", 200, Focus())
+    assert metric(test, "Photos") == f"{TOTAL}"
+    assert metric(test, "Within 200 m") == f"{wanted['accuracy']:.1f} %"
+    assert metric(test, "95 % interval") == f"{wanted['low']:.1f}–{wanted['high']:.1f} %"
+    table = test.dataframe[0].value
+    assert list(table["n"]) == [60, 40, 10, OUTSIDE] and "<b>Cosse & Co</b>" in set(table["place"])
+    assert "photos outside every region are in the table alone" in text_of(test)
+
+
+def test_a_place_in_the_url_narrows_the_page(filled):
+    test = well(page("accuracy", evaluation="first", **{"in": "country:CO"}))
+    assert metric(test, "Photos") == "10"
+    assert "Fewer than 30 photos" in text_of(test)
+    well(test.button[0].click().run())  # back to all
+    assert metric(test, "Photos") == f"{TOTAL}" and "in" not in test.query_params
+
+
+@pytest.mark.parametrize("place", ["country:XX", "s2:zz", "s2:", "nonsense", "s2:47a1cbd595522b39"])
+def test_a_place_that_is_not_there_shows_everything(filled, place):
+    assert metric(well(page("accuracy", evaluation="first", **{"in": place})), "Photos") == f"{TOTAL}"
+
+
+def test_wrong_values_in_the_url_fall_back_to_defaults(filled):
+    test = well(
+        page("accuracy", evaluation="'; DROP", threshold="-5", level_by="s2-99", view="?", **{"with": "x"})
+    )
+    assert test.selectbox(key="url_threshold").value == 200 and metric(test, "Photos") == f"{TOTAL}"
+
+
+def test_choices_are_written_to_the_url(filled):
+    test = well(page("accuracy"))
+    test.selectbox(key="url_evaluation").set_value("first")
+    well(test.selectbox(key="url_threshold").set_value(1000).run())
+    assert test.query_params["evaluation"] == ["first"] and test.query_params["threshold"] == ["1000"]
+
+
+def test_errors_show_recall_with_intervals(filled):
+    test = well(page("accuracy", evaluation="first", view="errors", **{"with": "second"}))
+    table = test.dataframe[0].value
+    assert list(table.index) == ["first", "first 5", "first 10", "first 100"]
+    assert re.fullmatch(r"\d+\.\d \(\d+–\d+\)", table.iloc[0, 0])
+    assert f"n = {TOTAL}" in text_of(test)
+
+
+def test_worst_photos_say_why_there_is_no_picture(filled):
+    said = text_of(well(page("accuracy", evaluation="first", view="photos")))
+    assert "No answer" in said and "loaded as a position only" in said and f"of {TOTAL}" in said
+    test = well(page("accuracy", evaluation="first", view="photos", page="1"))
+    assert f"Photos 7 to 12 of {TOTAL}" in text_of(test)
+    assert well(page("accuracy", evaluation="first", view="photos", page="9999"))
+
+
+def test_pictures_are_decoded_with_limits(filled, tmp_path):
+    from geofix_dashboard import data
+
+    with connect("reader") as conn:
+        uris = [
+            row[0] for row in conn.execute("SELECT uri FROM photo_record WHERE uri IS NOT NULL ORDER BY 1")
+        ]
+    lost, first, _ = uris
+    assert data.picture(first).shape == (64, 96, 3)
+    assert data.picture(lost) == "The file is no longer there."
+    assert "remote storage" in data.picture("s3://bucket/photo.jpg")
+    text = tmp_path / "text.jpg"
+    text.write_text("no photo at all")
+    assert "not an image" in data.picture(str(text))
+
+
+def test_two_evaluations_are_compared(filled):
+    test = well(
+        page("accuracy", evaluation="first", view="compare", level_by="country", **{"with": "second"})
+    )
+    a, b = (filled.errors[name][:, 0] <= 200 for name in ("first", "second"))
+    assert metric(test, "Gains") == str((a & ~b).sum()) and metric(test, "Losses") == str((b & ~a).sum())
+    assert metric(test, "Difference within 200 m") == f"{100 * (a.mean() - b.mean()):+.1f} points"
+    assert list(test.dataframe[0].value["n"]) == [60, 40, 10, OUTSIDE]
+
+
+def test_compare_asks_for_a_second_evaluation(filled):
+    assert "Compare with which evaluation?" in text_of(
+        well(page("accuracy", evaluation="first", view="compare"))
+    )
+
+
+@pytest.mark.parametrize("shown", ["photos", "aerial", "codes"])
+def test_coverage_counts_cells(filled, shown):
+    test = well(page("coverage", level="10", show=shown))
+    table = test.dataframe[0].value
+    assert metric(test, "Photos") == f"{TOTAL}" and table["photos"].sum() == TOTAL
+    assert metric(test, "Cells") == f"{len(table)}"
+    assert set(table["code_kind"]) >= {"ground only", "ground and aerial"}
+
+
+def test_coverage_of_a_region(filled):
+    test = well(page("coverage", level="10", region="country:BE"))
+    assert int(metric(test, "Photos")) < TOTAL
+
+
+def test_data_page_shows_rejects_and_splits(filled):
+    test = well(page("sources", part="rejects"))
+    assert set(test.dataframe[0].value["reason"]) == {"no_gps", "truncated"}
+    well(test.selectbox(key="url_reason").set_value("no_gps").run())
+    assert list(test.dataframe[1].value["source_key"]) == ["a.jpg"]
+    splits = well(page("sources", part="snapshots")).dataframe[0].value
+    assert splits["photos"].sum() == TOTAL and list(splits["split"]) == ["train", "test_seen"]
+    assert len(well(page("sources", part="regions")).dataframe[0].value) == 3
+
+
+def run_sql(statement: str) -> AppTest:
+    test = well(page("sql"))
+    test.text_area(key="sql_text").set_value(statement)
+    return well(test.button[0].click().run())
+
+
+def test_sql_answers_and_keeps_the_statement_in_the_url(filled):
+    test = run_sql("SELECT photo_id, s2_id, geom FROM photo ORDER BY photo_id;")
+    table = test.dataframe[0].value
+    assert len(table) == TOTAL and list(table.columns) == ["photo_id", "s2_id"]
+    assert isinstance(table["s2_id"].iloc[0], str)  # 64 bits do not fit a browser's numbers
+    assert "115 rows" in text_of(test) and "115 shapes drawn" in text_of(test)
+    assert test.query_params["q"] == ["SELECT photo_id, s2_id, geom FROM photo ORDER BY photo_id"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("SELECT 1; SELECT 2", "more than one statement"),
+        ("DELETE FROM photo_record RETURNING photo_id", "Refused"),
+        ("COPY photo_record TO '/tmp/x'", "no rows"),
+        ("SET ROLE geofix_owner", "no rows"),
+        ("SELECT pg_read_file('/etc/passwd')", "Refused"),
+        ("SELECT * FROM audit", "Refused"),
+        ("SELEC 1", "syntax error"),
+        ("  ;", "empty"),
+    ],
+)
+def test_sql_refuses_in_words(filled, statement, said):
+    test = run_sql(statement)
+    assert said in test.error[0].value and not test.dataframe
+    with connect("reader") as conn:
+        assert conn.execute("SELECT count(*) FROM photo_record").fetchone()[0] == TOTAL
+
+
+def test_sql_cuts_long_answers(filled, monkeypatch):
+    monkeypatch.setenv("GEOFIX_SQL_MAX_ROWS", "10")
+    get_settings.cache_clear()
+    assert "cut at 10" in text_of(run_sql("SELECT * FROM generate_series(1, 100)"))
+
+
+def test_sql_from_a_link_fills_the_editor_and_does_not_run(filled):
+    test = well(page("sql", q="SELECT 42 AS answer"))
+    assert test.text_area(key="sql_text").value == "SELECT 42 AS answer"
+    assert not test.dataframe and "No answer yet." in text_of(test)
+
+
+def test_sql_shows_shapes_of_other_systems_as_a_hint(filled):
+    assert "holds no shape in EPSG:4326" in text_of(
+        run_sql("SELECT ST_Transform(geom, 3857) AS geom FROM photo")
+    )
+
+
+def test_without_a_database_the_app_says_what_to_do(clean_environment, tmp_path):
+    import streamlit as st
+
+    from geofix_dashboard import app
+
+    st.cache_data.clear()
+    for role in ("DATABASE", "READER"):
+        clean_environment.setenv(f"GEOFIX_{role}_URL", f"postgresql://nobody:secret@/none?host={tmp_path}")
+    get_settings.cache_clear()
+    test = well(AppTest.from_file(app.__file__, default_timeout=30).run())
+    assert "No database answers" in test.error[0].value and "secret" not in test.error[0].value
+    assert "geofix up" in text_of(test)
+    assert any(button.label == "Try again" for button in test.button)
+    engine.dispose()
+
+
+def test_the_app_opens_on_the_overview(filled):
+    from geofix_dashboard import app
+
+    test = well(AppTest.from_file(app.__file__, default_timeout=30).run())
+    assert test.title[0].value == "Overview" and metric(test, "Photos") == f"{TOTAL}"
