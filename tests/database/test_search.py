@@ -145,7 +145,7 @@ def test_hnsw_is_used_above_the_threshold_and_measured(code_set, queries):
 
 @pytest.mark.parametrize("name", REGIONS)
 def test_hnsw_inside_a_region_stays_inside_and_loses_little(code_set, queries, name):
-    made, ids, _, _ = code_set
+    made, _ids, _, _ = code_set
     region = REGIONS[name]
     with connect() as conn:
         build_index(conn, made)
@@ -259,7 +259,7 @@ def test_a_failed_build_leaves_nothing(db):
 
 
 def test_a_name_is_taken_once(code_set):
-    made, ids, vectors, bias = code_set
+    _made, ids, vectors, bias = code_set
     flags = np.ones(N, bool)
     with connect() as conn, pytest.raises(UsageError, match="exists"):
         publish(

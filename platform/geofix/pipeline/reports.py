@@ -26,7 +26,7 @@ from geofix.spatial.distance import great_circle_m
 
 Result = dict[str, Any]
 
-# From this level on cells are small enough that metres tell localizers apart; coarser ones are read in kilometres.
+# From this level on cells are small enough for metres to tell localizers apart; coarser ones are read in km.
 _METRE_LEVEL = 11
 
 

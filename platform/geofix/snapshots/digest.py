@@ -27,7 +27,7 @@ class ContentDigest:
         self._rows = 0
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add rows; every batch must have the same columns. A batch without rows says nothing: files omit it."""
+        """Add rows of the same columns each time; a batch without rows says nothing, as files omit it."""
         if not batch.num_rows:
             return
         self._rows += batch.num_rows

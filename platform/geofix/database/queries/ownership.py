@@ -306,4 +306,4 @@ def delete_query(conn: Connection, query_id: int) -> dict[str, int]:
 
 
 def _names(conn: Connection, statement: str) -> list[str]:
-    return sorted(row[0] for row in conn.execute(statement))  # type: ignore[arg-type]
+    return sorted(row[0] for row in conn.execute(statement))
