@@ -20,7 +20,6 @@ from PIL import Image
 from small_world import COUNTRIES, OUTSIDE
 
 from geofix.cli.dashboard import command_line
-from geofix.cli.main import app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -135,8 +134,8 @@ def test_port_and_address_come_from_the_environment_too(monkeypatch):
     )
     runner = CliRunner()
     environment = {"STREAMLIT_SERVER_PORT": "9000", "STREAMLIT_SERVER_ADDRESS": "0.0.0.0"}
-    assert runner.invoke(app, ["dashboard"], env=environment).exit_code == 0
+    assert runner.invoke(dashboard.app, [], env=environment).exit_code == 0
     assert seen == {"port": 9000, "address": "0.0.0.0"}
-    assert runner.invoke(app, ["dashboard", "--port", "8502"], env=environment).exit_code == 0
+    assert runner.invoke(dashboard.app, ["--port", "8502"], env=environment).exit_code == 0
     assert seen["port"] == 8502
-    assert "Example: geofix dashboard" in runner.invoke(app, ["dashboard", "--help"]).output
+    assert "Example: geofix dashboard" in runner.invoke(dashboard.app, ["--help"]).output

@@ -51,11 +51,10 @@ def _card(row: Any) -> None:
             st.caption("The localizer gave no answer for this photo.")
         else:
             _picture(row.near_uri)
-            where = f"{theme.metres(row.near_m)} away" if not pd.isna(row.near_m) else "none with pixels"
-            st.caption(
-                f"**The answer** {row.lat:.5f}, {row.lon:.5f}  \n"
-                f"nearest photo there `{row.near_key or '–'}`, {where}"
-            )
+            where = "none with pixels"
+            if not pd.isna(row.near_m):
+                where = f"`{row.near_key}`, {theme.metres(row.near_m)} away"
+            st.caption(f"**The answer** {row.lat:.5f}, {row.lon:.5f}  \nnearest photo there {where}")
     facts = [f"nearest training photo {theme.metres(_number(row.nearest_training_m))}"]
     if not pd.isna(row.training_photos_in_cell):
         facts.append(f"{int(row.training_photos_in_cell):,} training photos in its cell")

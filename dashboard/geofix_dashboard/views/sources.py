@@ -46,7 +46,7 @@ def _card(row: Any) -> None:
                 f"**Licence** {_plain(row.licence) or ':material/warning: none given'}  \n"
                 f"**Attribution** {_plain(row.attribution) or ':material/warning: none given'}"
             )
-            st.caption(f"Source `{row.source_uri or '–'}`")
+            st.caption(f"Source {_plain(row.source_uri) or '–'}")
         with right:
             facts = {
                 "photos": (("Photos", row.photos), ("Sequences", row.sequences), ("Rejects", row.rejects)),
@@ -183,7 +183,7 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _plain(text: str | None) -> str:
+def _plain(text: Any) -> str:
     """A name as it is, its marks not read as Markdown or HTML."""
     marks = "\\`*_{}[]()<>#+-!|$:~"
-    return "".join(f"\\{sign}" if sign in marks else sign for sign in text or "")
+    return "".join(f"\\{sign}" if sign in marks else sign for sign in text) if isinstance(text, str) else ""

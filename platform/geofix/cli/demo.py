@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, emit, say
 from geofix.errors import JobFailedError
 
 app = typer.Typer(no_args_is_help=False)
@@ -91,7 +91,8 @@ def _by_localizer(stages: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _show(stages: list[dict[str, Any]]) -> None:
     """The results table, as the stage `table` made it."""
+    from geofix.cli.run import show_table
+
     for stage in stages:
-        rows = stage["result"].get("rows")
-        if rows:
-            table(list(rows[0]), [list(row.values()) for row in rows], title="built-in world, percent within")
+        if stage["stage"].endswith("-table"):
+            show_table(stage["result"]["rows"], "built-in world")

@@ -50,10 +50,21 @@ def show_results(results: list[StageResult]) -> None:
     ]
     table(("stage", "state", "seconds", "result"), rows)
     for result in results:
-        for found in (result.result.get("rows"), result.result.get("photos"), result.result.get("datasets")):
+        if result.stage.endswith("-table"):
+            show_table(result.result["rows"], result.stage)
+            continue
+        for found in (result.result.get("photos"), result.result.get("datasets")):
             if isinstance(found, list) and found:
                 columns = list(found[0])
                 table(columns, [[row.get(column) for column in columns] for row in found], title=result.stage)
+
+
+def show_table(rows: list[dict[str, Any]], title: str) -> None:
+    """Print the table of evaluations: percent of photos within each radius."""
+    from geofix.pipeline.reports import in_order
+
+    columns = in_order(list(rows[0]))
+    table(columns, [[row[column] for column in columns] for row in rows], title=f"{title}: percent within")
 
 
 def _short(result: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from geofix.database.embedded.binaries import find_postgres
 from geofix.errors import BadInputError, ServiceError, UsageError
@@ -58,12 +59,11 @@ def backup(url: str, file: Path, settings: Settings, *, include_foreign: bool = 
         "--schema=geofix_leaf",
         *(f"--include-foreign-data={server}" for server in servers if include_foreign),
         f"--file={file}",
-        f"--dbname={url}",
     ]
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
     os.close(descriptor)
     try:
-        _run(command)
+        _run(command, url)
     except BaseException:
         file.unlink(missing_ok=True)
         raise
@@ -93,14 +93,25 @@ def restore(url: str, file: Path, settings: Settings) -> None:
             "--single-transaction",
             "--exit-on-error",
             "--no-owner",
-            f"--dbname={url}",
             str(file),
-        ]
+        ],
+        url,
     )
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], url: str) -> None:
+    """Run a tool on a database; a password goes by the environment, where other users do not see it."""
+    parts = conninfo_to_dict(url)
+    password = parts.pop("password", None)
+    environment = {**os.environ, **({} if password is None else {"PGPASSWORD": str(password)})}
+    tool, *rest = command
+    done = subprocess.run(
+        [tool, f"--dbname={make_conninfo('', **parts)}", *rest],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise ServiceError(

@@ -11,6 +11,11 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from geofix.database.engine import Connection
+from geofix.errors import BadInputError
+
+_HEADER = 19  # signature (11), flags (4), length of the extension (4)
+_TRAILER = b"\xff\xff"
+_CHUNK_BYTES = 8_000_000
 
 
 def _identifier(name: str) -> sql.Identifier:
@@ -70,8 +75,10 @@ def read_vectors(
 
     Returns:
         (n,) ids and (n, D) fp16 vectors, in the order of the query.
+
+    Raises:
+        BadInputError: A vector has another dimension.
     """
-    composed = query if isinstance(query, sql.Composable) else sql.SQL(query)
     # Two int4 lengths, an int2 field count, an int8, and halfvec's own int2 dimension and int2 unused.
     record = np.dtype(
         [
@@ -84,23 +91,82 @@ def read_vectors(
             ("vector", ">f2", (dimension,)),
         ]
     )
-    chunks: list[NDArray[Any]] = []
+    ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    vectors: list[NDArray[np.float16]] = [np.empty((0, dimension), np.float16)]
+    for rows in _records(conn, query, params, record, {"vector_length": 4 + 2 * dimension}):
+        ids.append(rows["id"].astype(np.int64))
+        vectors.append(rows["vector"].astype(np.float16))
+    return np.concatenate(ids), np.concatenate(vectors)
+
+
+def read_columns(
+    conn: Connection,
+    query: sql.Composable | str,
+    columns: Mapping[str, str],
+    params: Mapping[str, Any] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Read rows of numbers by binary COPY into one array per column: no Python object per value.
+
+    Args:
+        conn: An open connection.
+        query: A SELECT of exactly these columns; none may be NULL (say coalesce(x, 'NaN')).
+        columns: Name -> NumPy type of the same width as the column's: i2, i4, i8, f4, f8.
+        params: Bound on the client.
+    """
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for name, kind in columns.items():
+        fields += [(f"{name}_length", ">i4"), (name, f">{kind}")]
+    lengths = {f"{name}_length": np.dtype(kind).itemsize for name, kind in columns.items()}
+    found: dict[str, list[NDArray[Any]]] = {name: [np.empty(0, kind)] for name, kind in columns.items()}
+    for rows in _records(conn, query, params, np.dtype(fields), lengths):
+        for name, kind in columns.items():
+            found[name].append(rows[name].astype(kind))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _records(
+    conn: Connection,
+    query: sql.Composable | str,
+    params: Mapping[str, Any] | None,
+    record: np.dtype[Any],
+    lengths: Mapping[str, int],
+) -> Iterator[NDArray[Any]]:
+    """Rows of a query whose binary form has one length, some thousand at a time.
+
+    Raises:
+        BadInputError: A field is NULL or of another length than `lengths` says.
+    """
+    composed = query if isinstance(query, sql.Composable) else sql.SQL(query)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(composed)
     pending = bytearray()
     header_seen = False
-    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(composed)
     with conn.cursor() as cursor, cursor.copy(statement, params) as copy:
         for block in copy:
             pending += block
-            if not header_seen and len(pending) >= 19:
-                del pending[: 19 + int.from_bytes(pending[15:19], "big")]
+            if not header_seen and len(pending) >= _HEADER:
+                del pending[: _HEADER + int.from_bytes(pending[_HEADER - 4 : _HEADER], "big")]
                 header_seen = True
-            if len(pending) > 8_000_000:
-                chunks.append(_take(pending, record))
-    chunks.append(_take(pending, record))
-    rows = np.concatenate(chunks) if chunks else np.empty(0, record)
-    if len(rows) and not (rows["dimension"] == dimension).all():
-        raise ValueError(f"expected vectors of dimension {dimension}, got {int(rows['dimension'][0])}")
-    return rows["id"].astype(np.int64), rows["vector"].astype(np.float16)
+            if len(pending) > _CHUNK_BYTES:
+                yield _checked(_take(pending, record), lengths)
+    yield _checked(_take(pending, record), lengths)
+    if bytes(pending) != _TRAILER:
+        raise _misfit(lengths, "rows of another length")
+
+
+def _checked(rows: NDArray[Any], lengths: Mapping[str, int]) -> NDArray[Any]:
+    for name, length in lengths.items():
+        wrong = np.flatnonzero(rows[name] != length)
+        if len(wrong):
+            raise _misfit(lengths, f"{name} {int(rows[name][wrong[0]])}")
+    return rows
+
+
+def _misfit(lengths: Mapping[str, int], found: str) -> BadInputError:
+    wanted = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    return BadInputError(
+        f"The database sent {found} where {wanted} bytes were expected.",
+        hint="The vectors of one model or code set have one dimension: check which one was asked.",
+    )
 
 
 def _take(pending: bytearray, record: np.dtype[Any]) -> NDArray[Any]:

@@ -74,6 +74,19 @@ def check_once(connection: Connection, url: str) -> None:
         _checked.add(key)
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _rolled_back(connection: Connection) -> bool:
+    """Whether a connection could be made usable again; the error that ended its work is the one to raise."""
+    try:
+        connection.rollback()
+    except psycopg.Error:
+        return False
+    return not (connection.closed or connection.autocommit)
+
+
 @contextmanager
 def connect(role: Role = "owner", *, check: bool = True) -> Iterator[Connection]:
     """Lend a psycopg connection: committed on success, rolled back on an exception.
@@ -92,7 +105,7 @@ def connect(role: Role = "owner", *, check: bool = True) -> Iterator[Connection]
     except (OperationalError, psycopg.OperationalError) as error:
         shown = make_url(database_url(get_settings(), role)).render_as_string(hide_password=True)
         raise ServiceError(
-            f"No database answers at {shown}: {str(error.__cause__ or error).splitlines()[0]}.",
+            f"No database answers at {shown}: {_first_line(error.__cause__ or error)}.",
             hint="Start the embedded one with `geofix up`, or check GEOFIX_DATABASE_URL.",
         ) from error
     connection: Connection = lent.driver_connection  # type: ignore[assignment]
@@ -102,10 +115,8 @@ def connect(role: Role = "owner", *, check: bool = True) -> Iterator[Connection]
         yield connection
         connection.commit()
     except BaseException:
-        if connection.closed:
+        if not _rolled_back(connection):
             lent.invalidate()
-        else:
-            connection.rollback()
         raise
     finally:
         lent.close()

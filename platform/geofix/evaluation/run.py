@@ -27,7 +27,8 @@ from geofix.evaluation.metrics import (
     summary,
 )
 from geofix.evaluation.protocols import EvaluationProtocol
-from geofix.localizers.base import Localizer
+from geofix.localizers.base import Candidates, Localizer
+from geofix.localizers.code_set import CodeSetLocalizer
 from geofix.log import get_logger, progress
 from geofix.spatial import s2
 from geofix.spatial.distance import unit_vectors
@@ -49,7 +50,8 @@ class Request:
         ranges: (n, 2) leaf-id ranges that answers must lie in.
         region_ewkb: The same as a geometry, for the record.
         k: Candidates kept per photo.
-        temperature: Of the softmax over the kept candidates' scores; None stores no probabilities.
+        temperature: Of the softmax over the scores of all cells in scope, for a code set; None stores no
+            probabilities.
     """
 
     name: str
@@ -168,10 +170,6 @@ def _predict(
             error_m = request.protocol.distance_m(
                 here.lon.to_numpy()[:, None], here.lat.to_numpy()[:, None], found.lon, found.lat
             )
-            probability = None
-            if request.temperature is not None:
-                weights = np.exp((found.score - found.score[:, :1]) / request.temperature)
-                probability = weights / np.nansum(weights, axis=1, keepdims=True)
             rows = queries.prediction_rows(
                 evaluation_id,
                 photo_ids[part],
@@ -179,11 +177,24 @@ def _predict(
                 found.lon,
                 found.lat,
                 found.score,
-                probability,
+                _probability(request, embeddings[part], found),
                 error_m,
             )
             queries.store_predictions(conn, rows)
             advance(len(here))
+
+
+def _probability(
+    request: Request, embeddings: NDArray[np.float16], found: Candidates
+) -> NDArray[np.float64] | None:
+    """Probability of each candidate (q, k) among all cells in scope, as `geofix localize` says it."""
+    if request.temperature is None or not isinstance(request.localizer, CodeSetLocalizer):
+        return None
+    total = request.localizer.log_partition(embeddings, request.temperature, request.ranges)
+    chances = np.zeros(found.score.shape)
+    rows, columns = np.nonzero(found.answered)
+    chances[rows, columns] = np.exp(found.score[rows, columns] / request.temperature - total[rows])
+    return chances
 
 
 def _training_nearby(
@@ -204,13 +215,20 @@ def _training_nearby(
 def _by_training_distance(
     top_m: NDArray[np.float64], truth: dict[str, NDArray[Any]], protocol: EvaluationProtocol
 ) -> dict[str, Any]:
-    """N and R@1 within each radius, by distance to the nearest training photo."""
+    """N and R@1 within each radius, by distance to the nearest training photo; counted as the whole is."""
+    kept = np.ones(len(top_m), bool) if protocol.missing == "wrong" else ~np.isnan(top_m)
+    accuracy = truth["gps_accuracy_m"]
+    groups = {
+        name: mask & kept for name, mask in nearest_distance_groups(truth["nearest_training_m"]).items()
+    }
     return {
         name: {
             "n": int(mask.sum()),
-            "recall": recall_at(top_m[mask], (1,), protocol.radii_m, protocol=protocol)["1"]
+            "recall": recall_at(
+                top_m[mask], (1,), protocol.radii_m, protocol=protocol, gps_accuracy_m=accuracy[mask]
+            )["1"]
             if mask.any()
             else None,
         }
-        for name, mask in nearest_distance_groups(truth["nearest_training_m"]).items()
+        for name, mask in groups.items()
     }

@@ -17,10 +17,10 @@ from geofix.errors import BadInputError, UsageError
 from geofix.evaluation.compare import compare_errors
 from geofix.evaluation.run import Request, run_evaluation
 from geofix.ingest.region_text import region_ewkb
-from geofix.localizers.fit import fit_localizer
+from geofix.localizers.fit import Fitted, fit_localizer
+from geofix.localizers.scope import answer_ids, ranges_inside
 from geofix.snapshots.build import stored_snapshot
 from geofix.spatial import s2
-from geofix.spatial.covering import cells_in
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
         split=split,
         level=fitted.level,
         code_set_id=fitted.code_set_id,
-        ranges=None if region is None else _ranges(region, fitted.level),
+        ranges=None if region is None else _scope(fitted, region, within),
         region_ewkb=region,
         k=k,
         temperature=None if chosen is None else chosen.temperature,
@@ -131,7 +131,16 @@ def _clusters(
     return cells if len(np.unique(cells)) > 1 else None
 
 
-def _ranges(region: bytes, level: int) -> NDArray[np.int64]:
-    """Leaf ranges of the cells of a level whose centre lies in a region."""
-    ids = cells_in(shapely.from_wkb(region), level)
-    return np.column_stack(s2.range_of(ids))
+def _scope(fitted: Fitted, region: bytes, within: str | None) -> NDArray[np.int64]:
+    """Id ranges of the answers that lie in a region, by the centre of their cell.
+
+    Raises:
+        BadInputError: None does.
+    """
+    ranges = ranges_inside(answer_ids(fitted.localizer), shapely.from_wkb(region))
+    if not len(ranges):
+        raise BadInputError(
+            f"{fitted.localizer.name} has no answer inside {within!r}.",
+            hint="Evaluate elsewhere, or build codes for the region.",
+        )
+    return ranges

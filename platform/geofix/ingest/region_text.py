@@ -12,10 +12,11 @@ from geofix.database.queries.cells import find_region
 from geofix.errors import BadInputError, NotFoundError
 
 _WKT = ("POLYGON", "MULTIPOLYGON", "GEOMETRYCOLLECTION", "SRID=4326;")
+_SHOWN = 60  # characters of a text in messages
 
 
 def region_ewkb(conn: Connection, text: str) -> bytes:
-    """The region as EWKB in EPSG:4326, valid, polygons only.
+    """The region as EWKB in EPSG:4326, valid, polygons only; longitudes beyond 180 degrees are wrapped.
 
     Args:
         conn: Open connection, for LEVEL:CODE.
@@ -29,46 +30,63 @@ def region_ewkb(conn: Connection, text: str) -> bytes:
         try:
             shape = shapely.from_wkt(text.split(";", 1)[-1])
         except shapely.errors.ShapelyError as error:
-            raise BadInputError(f"WKT {text[:60]!r} cannot be read: {error}.") from error
+            raise BadInputError(f"WKT {text[:_SHOWN]!r} cannot be read: {error}.") from error
         return _ewkb(shape, "the WKT")
-    path = Path(text)
-    if path.suffix and path.is_file():
+    path = region_file(text)
+    if path is not None:
         return _ewkb(_read(path), str(path))
     level, _, code = text.rpartition(":")
-    found = find_region(conn, level or None, code)
+    # A NUL can stand in no text of the database, so no region is called that.
+    found = None if "\0" in text else find_region(conn, level or None, code)
     if found is None:
         raise NotFoundError(
-            f"{text!r} is no loaded region, no file and no WKT.",
+            f"{text[:_SHOWN]!r} is no loaded region, no file and no WKT.",
             hint="Regions are written LEVEL:CODE, for example country:FRA.",
         )
     return found
 
 
+def region_file(text: str) -> Path | None:
+    """The file that a region's text names; None when it names none. A name without a suffix is no file."""
+    path = Path(text)
+    try:
+        return path if path.suffix and path.is_file() else None
+    except (OSError, ValueError):  # longer than a path may be
+        return None
+
+
 def _read(path: Path) -> BaseGeometry:
     """All polygons of a file as one geometry in EPSG:4326."""
+    import geopandas
     import pyogrio
+    from pyproj.exceptions import ProjError
 
     try:
         frame = pyogrio.read_dataframe(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        if not isinstance(frame, geopandas.GeoDataFrame):
+            raise BadInputError(f"{path} has no geometry column.", hint="Give a file of polygons.")
+        if frame.crs is not None:
+            frame = frame.to_crs(4326)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ProjError) as error:
         raise BadInputError(f"{path} cannot be read as polygons: {error}.") from error
-    if frame.crs is not None:
-        frame = frame.to_crs(4326)
-    return frame.geometry.union_all()
+    return shapely.GeometryCollection([shape for shape in frame.geometry if shape is not None])
 
 
 def _ewkb(shape: BaseGeometry, where: str) -> bytes:
     """Repair, keep polygons, check that there are any."""
-    whole = shapely.make_valid(shape)
-    parts = [part for part in shapely.get_parts(whole) if part.geom_type in ("Polygon", "MultiPolygon")]
-    merged = shapely.union_all(parts)
-    if merged.is_empty:
+    from geofix.imagery.footprints import keep_polygons, repair
+
+    polygons = keep_polygons(shapely.make_valid(shape))
+    if polygons.is_empty:
         raise BadInputError(f"{where} holds no polygon.", hint="Give a polygon in longitude and latitude.")
-    west, south, east, north = merged.bounds
-    if west < -180 or east > 180 or south < -90 or north > 90:
+    west, south, east, north = polygons.bounds
+    if not (-540 <= west and east <= 540 and -90 <= south and north <= 90 and east - west <= 360):
         raise BadInputError(
             f"{where} lies outside longitude and latitude ({west:g} {south:g} {east:g} {north:g}).",
             hint="Give it in EPSG:4326.",
         )
+    if west < -180 or east > 180:
+        polygons = repair(polygons)[0]
+    merged = shapely.union_all(polygons)
     ewkb: bytes = shapely.to_wkb(shapely.set_srid(merged, 4326), include_srid=True)
     return ewkb

@@ -24,11 +24,13 @@ from geofix.database.queries import codes as code_queries
 from geofix.database.queries import localizations as queries
 from geofix.database.queries.codes import CodeSet
 from geofix.database.queries.models import find_model_by_id
-from geofix.errors import BadInputError, NotFoundError
+from geofix.errors import BadInputError
+from geofix.ingest.formats.base import printable
 from geofix.ingest.region_text import region_ewkb
-from geofix.localize.confidence import ConfidenceFit, posterior
+from geofix.localize.confidence import ConfidenceFit, Posterior, posterior
 from geofix.localize.credible import credible_regions
 from geofix.localizers.code_set import NAMES
+from geofix.localizers.scope import ranges_inside
 from geofix.models.encoder import Encoder
 from geofix.settings import get_settings
 from geofix.spatial import s2
@@ -59,9 +61,7 @@ class Searcher:
         Raises:
             NotFoundError: No ready code set has the name.
         """
-        code_set = code_queries.find_code_set(conn, name)
-        if code_set.state not in ("ready", "stale"):
-            raise NotFoundError(f"Code set {name} is {code_set.state}.", hint="Wait, or build it again.")
+        code_set = code_queries.find_ready(conn, name)
         model = find_model_by_id(conn, code_set.model_id)
         matrix = CellMatrix.from_rows(*code_queries.read_codes(conn, code_set))
         fit = ConfidenceFit.from_dict(code_set.calibration) if code_set.calibration else None
@@ -94,11 +94,13 @@ def localize_photos(
         One document per photo, in order, as `geofix localize --json` prints.
 
     Raises:
-        BadInputError: No photo could be read at all, or the region holds no cell.
+        BadInputError: No photo was given or could be read at all, or the region holds no cell.
     """
+    if not photos:
+        raise BadInputError("No photo was given.", hint="Name image files.")
     used = searcher or Searcher.load(conn, code_set)
     region = None if within is None else region_ewkb(conn, within)
-    ranges = None if region is None else _scope(used.matrix.ids, region)
+    ranges = None if region is None else ranges_inside(used.matrix.ids, shapely.from_wkb(region))
     if ranges is not None and not len(ranges):
         raise BadInputError(
             f"Code set {code_set} has no cell inside {within!r}.",
@@ -136,30 +138,22 @@ def _answer(
     half = np.asarray(vector, np.float16)
     rows = queries.search(conn, HalfVector(half), k, used.code_set.name, region)
     completed = complete_query(half.astype(np.float32))
-    chances, credible = _probabilities(used, completed, [row[1] for row in rows], ranges)
-    countries = cell_queries.countries_at(conn, [row[3] for row in rows], [row[4] for row in rows])
-    candidates = _coarsened(
-        [
-            {
-                "rank": row[0],
-                "s2_token": row[2],
-                "lon": row[3],
-                "lat": row[4],
-                "score": row[5],
-                "probability": None if chances is None else float(chances[i]),
-                "region": countries[i],
-            }
-            for i, row in enumerate(rows)
-        ],
-        get_settings().finest_level,
+    chances = None
+    finest = min(get_settings().finest_level, used.code_set.level)
+    if used.fit is not None:
+        chances = coarsened(posterior(used.matrix, completed, used.fit.temperature, ranges), finest)
+    candidates = _candidates(rows, finest, chances)
+    countries = cell_queries.countries_at(
+        conn, [item["lon"] for item in candidates], [item["lat"] for item in candidates]
     )
+    candidates = [{**item, "region": code} for item, code in zip(candidates, countries, strict=True)]
     best_score = rows[0][5] / used.code_set.scale
     in_coverage = None if used.fit is None else bool(used.fit.coverage.in_coverage([best_score])[0])
     answer = {
         "photo": str(photo),
         "position": {"lon": candidates[0]["lon"], "lat": candidates[0]["lat"]},
         "candidates": candidates,
-        "credible": credible,
+        "credible": {} if chances is None else _credible(chances),
         "search": {"method": rows[0][6], "cells_in_scope": rows[0][7]},
         "in_coverage": in_coverage,
         "code_set": used.code_set.name,
@@ -168,53 +162,50 @@ def _answer(
     return answer
 
 
-def _probabilities(
-    used: Searcher, completed: NDArray[np.float32], ids: list[int], ranges: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
-    """Probability of the candidates, and the credible regions; none without a fitted temperature."""
-    if used.fit is None:
-        return None, {}
-    found = posterior(used.matrix, completed, used.fit.temperature, ranges)
-    regions = credible_regions(found, MASSES)
-    credible: dict[str, Any] = {
-        f"{100 * item.mass:.0f}": {"km2": item.km2, "cells": len(item.ids)} for item in regions
+def _credible(chances: Posterior) -> dict[str, Any]:
+    """Area, number of cells and outline of the region that holds each mass, by percent."""
+    return {
+        f"{100 * item.mass:.0f}": {
+            "km2": item.km2,
+            "cells": len(item.ids),
+            "geojson": shapely.geometry.mapping(shapely.set_precision(item.polygon(), 1e-7)),
+        }
+        for item in credible_regions(chances, MASSES)
     }
-    for item in regions:
-        outline = shapely.set_precision(item.polygon(), 1e-7)
-        credible[f"{100 * item.mass:.0f}"]["geojson"] = shapely.geometry.mapping(outline)
-    return found.of(np.array(ids, np.int64)), credible
 
 
-def _scope(ids: NDArray[np.int64], region: bytes) -> NDArray[np.int64]:
-    """Closed id ranges (n, 2) of the cells whose centre lies in a region, from the sorted ids of a matrix."""
-    shape = shapely.from_wkb(region)
-    shapely.prepare(shape)
+def coarsened(fine: Posterior, level: int) -> Posterior:
+    """The same probabilities by cells of a level; unchanged where the cells are no finer."""
+    if not len(fine.ids) or int(s2.level(fine.ids).max()) <= level:
+        return fine
+    ids, place = np.unique(s2.parent(fine.ids, level), return_inverse=True)
+    return Posterior(ids, np.bincount(place, weights=fine.probability, minlength=len(ids)), fine.best_score)
+
+
+def _candidates(
+    rows: Sequence[queries.SearchRow], finest: int, chances: Posterior | None
+) -> list[dict[str, Any]]:
+    """Candidates no finer than the operator allows: the first of each cell of the finest level, ranked anew.
+
+    A cell's probability is that of all cells in it, whether they are among the candidates or not.
+    """
+    ids = np.array([row[1] for row in rows], np.int64)
+    ids = s2.parent(ids, np.minimum(s2.level(ids), finest))
+    first = np.sort(np.unique(ids, return_index=True)[1])
     lon, lat = s2.center(ids)
-    inside = shapely.covers(shape, shapely.points(lon, lat))
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
-    return np.column_stack([ids[edges[0::2]], ids[edges[1::2] - 1]])
-
-
-def _coarsened(candidates: list[dict[str, Any]], finest_level: int) -> list[dict[str, Any]]:
-    """Candidates no finer than the operator allows: cells merged into their parents, ranked anew."""
-    ids = s2.from_token([item["s2_token"] for item in candidates])
-    levels = s2.level(ids)
-    if not len(ids) or int(levels.max()) <= finest_level:
-        return candidates
-    parents = s2.parent(ids, finest_level)
-    merged: dict[int, dict[str, Any]] = {}
-    for item, parent in zip(candidates, parents.tolist(), strict=True):
-        if parent not in merged:
-            lon, lat = s2.center(np.array([parent], np.int64))
-            place = {
-                "s2_token": s2.token(np.array([parent], np.int64))[0],
-                "lon": float(lon[0]),
-                "lat": float(lat[0]),
-            }
-            merged[parent] = {**item, **place}
-        elif item["probability"] is not None:
-            merged[parent]["probability"] += item["probability"]
-    return [{**item, "rank": rank} for rank, item in enumerate(merged.values(), start=1)]
+    tokens = s2.token(ids)
+    probability = None if chances is None else chances.of(ids)
+    return [
+        {
+            "rank": rank,
+            "s2_token": str(tokens[i]),
+            "lon": float(lon[i]),
+            "lat": float(lat[i]),
+            "score": rows[i][5],
+            "probability": None if probability is None else float(probability[i]),
+        }
+        for rank, i in enumerate(first.tolist(), start=1)
+    ]
 
 
 def _store(
@@ -229,7 +220,7 @@ def _store(
         conn,
         {
             "photo_sha256": digest,
-            "photo_name": photo.name if keep else None,
+            "photo_name": printable(photo.name) if keep else None,
             "code_set_id": used.code_set.code_set_id,
             "localizer": localizer,
             "k": k,

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 
 from geofix.codes.complete import complete_query, scores_from
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
-from geofix.database.queries.codes import CodeSet, read_codes
+from geofix.database.queries.codes import SEARCHABLE, CodeSet, read_codes
+from geofix.errors import NotFoundError
 from geofix.localizers.base import Candidates, Ints
 from geofix.spatial import s2
 
@@ -35,7 +37,15 @@ class CodeSetLocalizer:
 
     @classmethod
     def load(cls, conn: Connection, code_set: CodeSet) -> CodeSetLocalizer:
-        """Read all codes of a set."""
+        """Read all codes of a set.
+
+        Raises:
+            NotFoundError: The set is being built or dropped.
+        """
+        if code_set.state not in SEARCHABLE:
+            raise NotFoundError(
+                f"Code set {code_set.name} is {code_set.state}.", hint="Wait, or build it again."
+            )
         matrix = CellMatrix.from_rows(*read_codes(conn, code_set))
         return cls(matrix, code_set.scale, NAMES.get(code_set.recipe, code_set.recipe))
 
@@ -48,3 +58,22 @@ class CodeSetLocalizer:
         lon, lat = s2.center(ids)
         found.put(slice(None), ids, lon, lat, scores_from(scores, self.scale))
         return found
+
+    def log_partition(
+        self, embeddings: npt.NDArray[Any], temperature: float, ranges: Ints | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Logarithm of the sum of exp(score / T) over all cells in scope (q,); -inf where there is none.
+
+        exp(score / T - this) is then the probability of a cell, the same that `geofix localize` gives it.
+
+        Args:
+            embeddings: (q, D) unit vectors.
+            temperature: T in units of the score.
+            ranges: As in `localize`.
+        """
+        queries = complete_query(np.asarray(embeddings, np.float16).astype(np.float32))
+        total = np.full(len(queries), -np.inf)
+        for _, scores in self.matrix.score_blocks(queries, ranges):
+            part = logsumexp(scores.astype(np.float64) * (self.scale / temperature), axis=1)
+            total = np.logaddexp(total, part)
+        return total

@@ -86,6 +86,15 @@ def _line(name: str, row: dict[str, Any], metrics: dict[str, Any], metres: bool)
     }
 
 
+def in_order(columns: Sequence[str]) -> list[str]:
+    """Columns of the table as they are read: stored as JSON, rows lose their order."""
+    head, tail = ["localizer", "level", "split", "n"], ["median m", "mean km", "GeoScore"]
+    radii = sorted(
+        (c for c in columns if c not in (*head, *tail)), key=lambda c: (c[-2:] == "km", float(c.split()[0]))
+    )
+    return [*head, *radii, *tail]
+
+
 def _bounds(stored: Sequence[dict[str, Any]], metres: bool) -> list[Result]:
     """Oracle and most-photographed-cell rows, one per level and split."""
     found: dict[tuple[str, int, str], Result] = {}

@@ -112,7 +112,7 @@ class _Walker:
 
     def place(self, edge: int, along: float) -> tuple[F64, F64]:
         """Point and unit direction of the edge at a distance from its start."""
-        k = int(np.clip(np.searchsorted(self.total[edge], along) - 1, 0, self.unit.shape[1] - 1))
+        k = min(max(int(np.searchsorted(self.total[edge], along)) - 1, 0), self.unit.shape[1] - 1)
         u = self.unit[edge, k]
         return self.lines[edge, k] + u * (along - self.total[edge, k]), u
 
@@ -145,14 +145,15 @@ class _Walker:
 def plan_patch(want: Demand, count: I32, seed: int) -> list[Shot]:
     """Sequences that together take exactly `count` photos in each cell of the patch."""
     remaining = count.copy()
-    stations_in = np.bincount(want.cell, minlength=len(count))
+    by_cell = np.argsort(want.cell, kind="stable")
+    first = np.searchsorted(want.cell[by_cell], np.arange(len(count) + 1))
     walker, drafts, sequence = _Walker(want.site), [], 0
     cell_of = _CellLookup(want)
     while remaining.sum() > 0:
         rng = rng_for(seed, 12, want.patch.index, sequence)
-        p = (remaining / stations_in)[want.cell]
-        start = int(np.searchsorted(np.cumsum(p), rng.random() * p.sum(), side="right"))
-        drafts += _sequence(rng, want, walker, cell_of, remaining, min(start, len(p) - 1), sequence)
+        cell = int(np.searchsorted(np.cumsum(remaining), rng.integers(remaining.sum()), side="right"))
+        start = int(by_cell[rng.integers(first[cell], first[cell + 1])])
+        drafts += _sequence(rng, want, walker, cell_of, remaining, start, sequence)
         sequence += 1
     return _finish(drafts, want, seed)
 

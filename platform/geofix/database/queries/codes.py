@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -53,6 +54,12 @@ SET_TEMPERATURE = """
 UPDATE geofix.code_set SET temperature = %(temperature)s, calibration = %(calibration)s WHERE code_set_id = %(code_set_id)s
 """
 DELETE = "DELETE FROM geofix.code_set WHERE code_set_id = %(code_set_id)s"
+RETIRE = """
+UPDATE geofix.code_set SET name = format('%%s (replaced %%s)', name, code_set_id), state = 'dropping',
+       stale_reason = 'replaced by a newer build'
+WHERE name = %(name)s RETURNING name
+"""
+RENAME = "UPDATE geofix.code_set SET name = %(name)s WHERE code_set_id = %(code_set_id)s"
 INSERT_RECALL = """
 INSERT INTO geofix.recall_check (code_set_id, k, queries, ef_search, scope, cells_in_scope, recall)
 VALUES (%(code_set_id)s, %(k)s, %(queries)s, %(ef_search)s, %(scope)s, %(cells_in_scope)s, %(recall)s)
@@ -65,6 +72,8 @@ SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e
 WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
 """
 COVERING = "SELECT lo, hi, inside FROM geofix.code_set_covering(%(code_set_id)s, public.ST_GeomFromEWKB(%(region)s), 256)"
+
+SEARCHABLE = ("ready", "stale")
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,20 @@ class CodeSet:
     config: dict[str, Any]
 
 
+def find_ready(conn: Connection, name: str) -> CodeSet:
+    """The code set of a name, if it can be searched: ready, or stale.
+
+    Raises:
+        NotFoundError: There is none, or it is being built or dropped.
+    """
+    found = find_code_set(conn, name)
+    if found.state not in SEARCHABLE:
+        raise NotFoundError(f"Code set {name} is {found.state}.", hint="Wait, or build it again.")
+    return found
+
+
 def find_code_set(conn: Connection, name: str) -> CodeSet:
-    """The code set of a name.
+    """The code set of a name, whatever its state.
 
     Raises:
         NotFoundError: There is none; the message lists those there are.
@@ -122,17 +143,34 @@ def insert_code_set(conn: Connection, values: Mapping[str, Any]) -> int:
         UsageError: The name is taken.
     """
     with conn.cursor() as cursor:
+        taken = UsageError(
+            f"A code set named {values['name']!r} exists.",
+            hint="Choose another name or `geofix codes drop` it.",
+        )
         if cursor.execute(FIND, {"name": values["name"]}).fetchone() is not None:
-            raise UsageError(
-                f"A code set named {values['name']!r} exists.",
-                hint="Choose another name or `geofix codes drop` it.",
-            )
-        row = cursor.execute(
-            INSERT,
-            {**values, "calibration": Jsonb(values["calibration"]), "config": Jsonb(values["config"])},
-        ).fetchone()
+            raise taken
+        try:
+            row = cursor.execute(
+                INSERT,
+                {**values, "calibration": Jsonb(values["calibration"]), "config": Jsonb(values["config"])},
+            ).fetchone()
+        except psycopg.errors.UniqueViolation as error:  # another session was faster
+            raise taken from error
     assert row is not None
     return int(row[0])
+
+
+def replace_code_set(conn: Connection, code_set_id: int, name: str) -> str | None:
+    """Give a new code set a name, and take it from the one that has it; the caller commits both together.
+
+    Until then every other session searches the old one. Afterwards `drop_code_set` removes it, or `geofix gc`.
+
+    Returns:
+        What the old one is called now; None when there was none.
+    """
+    row = conn.execute(RETIRE, {"name": name}).fetchone()
+    conn.execute(RENAME, {"name": name, "code_set_id": code_set_id})
+    return None if row is None else str(row[0])
 
 
 def fill_leaf(

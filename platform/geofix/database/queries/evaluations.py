@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from shapely import to_wkb
 
-from geofix.database.bulk import copy_rows
+from geofix.database.bulk import copy_rows, read_columns
 from geofix.database.engine import Connection
 from geofix.errors import NotFoundError, UsageError
 
@@ -26,13 +26,14 @@ VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s,
         %(software_version)s)
 RETURNING evaluation_id
 """
+REGION_LEVELS = "SELECT DISTINCT level FROM geofix.region ORDER BY 1"
 SET_METRICS = (
     "UPDATE geofix.evaluation SET metrics = %(metrics)s, n = %(n)s WHERE evaluation_id = %(evaluation_id)s"
 )
 ERRORS = """
-SELECT ep.photo_id, r.rank, r.error_m FROM geofix.evaluation_photo ep
+SELECT ep.photo_id, coalesce(r.rank, 1::smallint), coalesce(r.error_m, 'NaN') FROM geofix.evaluation_photo ep
 LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
-WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id, r.rank
+WHERE ep.evaluation_id = %(evaluation_id)s
 """
 TRUTH = """
 SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,
@@ -159,13 +160,12 @@ def store_predictions(conn: Connection, rows: Iterable[tuple[Any, ...]]) -> int:
 
 def read_errors(conn: Connection, evaluation_id: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Photo ids (n,) and errors (n, k) in metres, NaN where there is no answer."""
-    rows = conn.execute(ERRORS, {"evaluation_id": evaluation_id}).fetchall()
-    photos = np.array([row[0] for row in rows], np.int64)
-    ranks = np.array([row[1] or 1 for row in rows], np.int64)
-    errors = np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64)
-    ids, inverse = np.unique(photos, return_inverse=True)
-    table = np.full((len(ids), int(ranks.max(initial=1))), np.nan)
-    table[inverse, ranks - 1] = errors
+    rows = read_columns(
+        conn, ERRORS, {"photo_id": "i8", "rank": "i2", "error_m": "f8"}, {"evaluation_id": evaluation_id}
+    )
+    ids, place = np.unique(rows["photo_id"], return_inverse=True)
+    table = np.full((len(ids), int(rows["rank"].max(initial=1))), np.nan)
+    table[place, rows["rank"].astype(np.int64) - 1] = rows["error_m"]
     return ids, table
 
 
@@ -184,6 +184,11 @@ def read_truth(conn: Connection, evaluation_id: int) -> dict[str, NDArray[Any]]:
     }
 
 
+def delete_evaluation(conn: Connection, name: str) -> bool:
+    """Remove an evaluation with its predictions; False when there was none."""
+    return conn.execute(DELETE, {"name": name}).rowcount > 0
+
+
 def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]) -> None:
     """Store the metrics document."""
     conn.execute(
@@ -192,7 +197,17 @@ def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]
 
 
 def by_region(conn: Connection, name: str, level: str, threshold_m: float) -> list[dict[str, Any]]:
-    """Accuracy per region of a level, percent with a Wilson interval."""
+    """Accuracy per region of a level, percent with a Wilson interval.
+
+    Raises:
+        NotFoundError: No region of this level is loaded; the message lists the levels there are.
+    """
+    levels = [row[0] for row in conn.execute(REGION_LEVELS)]
+    if level not in levels:
+        raise NotFoundError(
+            f"No region of level {level!r} is loaded.",
+            hint=f"There are: {', '.join(levels)}." if levels else "Load some with `geofix ingest regions`.",
+        )
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             BY_REGION, {"name": name, "level": level, "threshold_m": threshold_m}

@@ -157,8 +157,9 @@ def drop_leaf(conn: Connection, parent: Parent, parent_id: int, *, attempts: int
             hint="Try again when long queries have ended.",
         )
     finally:
-        conn.execute("RESET lock_timeout")
-        conn.autocommit = False
+        if not conn.closed:
+            conn.execute("RESET lock_timeout")
+            conn.autocommit = False
 
 
 def leaf_bytes(conn: Connection, parent: Parent, parent_id: int) -> int:

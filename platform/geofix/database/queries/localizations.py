@@ -27,9 +27,11 @@ VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
 """
 
 
-def search(
-    conn: Connection, query: Any, k: int, code_set: str, region: bytes | None
-) -> list[tuple[int, int, str, float, float, float, str, int]]:
+# rank, s2_id, token, lon, lat, score, method, cells in scope
+SearchRow = tuple[int, int, str, float, float, float, str, int]
+
+
+def search(conn: Connection, query: Any, k: int, code_set: str, region: bytes | None) -> list[SearchRow]:
     """Rows (rank, s2_id, token, lon, lat, score, method, cells in scope) of `search_cells`."""
     return conn.execute(SEARCH, {"query": query, "k": k, "code_set": code_set, "region": region}).fetchall()
 

@@ -32,6 +32,12 @@ VALUES (%(name)s, %(kind)s, %(dimension)s, %(directory_uri)s, %(weights_sha256)s
 RETURNING model_id
 """
 DELETE = "DELETE FROM geofix.model WHERE model_id = %(model_id)s"
+SET_DIRECTORY = "UPDATE geofix.model SET directory_uri = %(directory_uri)s WHERE model_id = %(model_id)s"
+CODE_SETS_OF = "SELECT name FROM geofix.code_set WHERE model_id = %(model_id)s ORDER BY 1"
+UNKNOWN_DATASETS = """
+SELECT u.name FROM unnest(%(datasets)s::text[]) AS u(name)
+WHERE NOT EXISTS (SELECT FROM geofix.dataset d WHERE d.name = u.name AND d.kind = %(kind)s) ORDER BY 1
+"""
 PHOTOS_TO_EMBED = """
 SELECT p.photo_id, p.uri FROM geofix.photo_record p
 WHERE p.uri IS NOT NULL
@@ -141,7 +147,9 @@ def list_models(conn: Connection) -> list[dict[str, Any]]:
 def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
     """Register a model and make its embedding leaves; returns its id.
 
-    A second registration under the same name with the same weights and configuration returns the first id.
+    A second registration under the same name with the same weights and configuration returns the first id, and
+    its directory is from then on the one given now. Where the trunk's weights came from (`weights_uri`) is no
+    part of the configuration: their hash is.
 
     Raises:
         UsageError: The name is taken by another model.
@@ -149,8 +157,13 @@ def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
     with conn.cursor(row_factory=dict_row) as cursor:
         old = cursor.execute(FIND, {"name": values["name"]}).fetchone()
     if old is not None:
-        same = old["weights_sha256"] == values["weights_sha256"] and old["config"] == values["config"]
-        if same:
+        same = old["weights_sha256"] == values["weights_sha256"]
+        if same and _without_places(old["config"]) == _without_places(values["config"]):
+            if old["directory_uri"] != values["directory_uri"]:
+                conn.execute(
+                    SET_DIRECTORY,
+                    {"directory_uri": values["directory_uri"], "model_id": old["model_id"]},
+                )
             return int(old["model_id"])
         raise UsageError(
             f"A model named {values['name']!r} with other weights or configuration exists.",
@@ -166,6 +179,27 @@ def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
     leaves.ensure_leaf(conn, "photo_embedding", model_id, values["dimension"])
     leaves.ensure_leaf(conn, "aerial_embedding", model_id, values["dimension"])
     return model_id
+
+
+def _without_places(config: Any) -> Any:
+    """A model's configuration without the places its files were read from."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _without_places(item) for key, item in config.items() if key != "weights_uri"}
+
+
+def require_datasets(conn: Connection, datasets: list[str], kind: str) -> None:
+    """Refuse names of data sets that do not exist: nothing would be embedded, and nobody told.
+
+    Raises:
+        NotFoundError: Names them.
+    """
+    unknown = [row[0] for row in conn.execute(UNKNOWN_DATASETS, {"datasets": datasets, "kind": kind})]
+    if unknown:
+        raise NotFoundError(
+            f"No data set of kind {kind} is named {', '.join(map(repr, unknown))}.",
+            hint='Ask `geofix sql "SELECT name, kind FROM dataset"`.',
+        )
 
 
 def photos_to_embed(
@@ -264,7 +298,17 @@ def tile_cells(
 
 
 def delete_model(conn: Connection, model: ModelRow) -> None:
-    """Remove a model with its embedding leaves; its code sets must have been dropped before."""
+    """Remove a model with its embedding leaves; commits.
+
+    Raises:
+        UsageError: Code sets were built with it: they are dropped first, each with its leaf.
+    """
+    used = [row[0] for row in conn.execute(CODE_SETS_OF, {"model_id": model.model_id})]
+    if used:
+        raise UsageError(
+            f"Model {model.name} is used by code sets {', '.join(used)}.",
+            hint="Drop them first with `geofix codes drop`.",
+        )
     for parent in ("photo_embedding", "aerial_embedding", "prototype"):
         leaves.drop_leaf(conn, parent, model.model_id)
     conn.execute(DELETE, {"model_id": model.model_id})

@@ -45,7 +45,7 @@ ORDER BY s.photo_id
 FILES = """
 SELECT p.uri, public.ST_X(p.geom), public.ST_Y(p.geom) FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s AND p.uri IS NOT NULL
-ORDER BY hashint8(p.photo_id) LIMIT %(limit)s
+ORDER BY p.sha256, p.photo_id LIMIT %(limit)s
 """
 # The proof: no photo of test_unseen within the buffer of a photo of another split. The planar box is a superset of
 # the circle (degrees of latitude, widened by the cosine for longitude), so that the spatial index serves.
@@ -187,5 +187,5 @@ def snapshot_photos(conn: Connection, snapshot_id: int, splits: list[str] | None
 
 
 def split_files(conn: Connection, snapshot_id: int, split: str, limit: int) -> list[tuple[str, float, float]]:
-    """Up to `limit` photos of a split as (uri, lon, lat), always the same ones."""
+    """Up to `limit` photos of a split as (uri, lon, lat), chosen by their content, so the same in every database."""
     return conn.execute(FILES, {"snapshot_id": snapshot_id, "split": split, "limit": limit}).fetchall()

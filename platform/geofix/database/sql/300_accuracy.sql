@@ -37,7 +37,8 @@ LANGUAGE sql STABLE AS $$
     AND coalesce(p.gps_accuracy_m, 0) <= threshold_m
 $$;
 
--- `level` is the level of a region (country, admin1, a user's own); percent with a Wilson interval.
+-- `level` is the level of a region (country, admin1, a user's own); percent with a Wilson interval. The median counts
+-- a photo without an answer as infinitely wrong; `evaluation.metrics` has the median of the answered ones.
 CREATE OR REPLACE FUNCTION geofix.accuracy_by_region(evaluation text, level text, threshold_m double precision)
 RETURNS TABLE (
   region_code text, region_name text, n bigint, hits bigint, accuracy double precision, low double precision,
@@ -64,7 +65,7 @@ RETURNS TABLE (
   high double precision, median_m double precision, geom public.geometry)
 LANGUAGE sql STABLE AS $$
   WITH counted AS (
-    SELECT geofix.s2_parent(h.s2_id, level) AS s2_id, count(*) AS n, count(*) FILTER (WHERE h.hit) AS hits,
+    SELECT geofix.s2_parent(h.s2_id, accuracy_by_cell.level) AS s2_id, count(*) AS n, count(*) FILTER (WHERE h.hit) AS hits,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(h.error_m, 'Infinity'::float8)) AS median_m
     FROM geofix.evaluation_hits(evaluation, threshold_m) AS h GROUP BY 1
   )
@@ -74,27 +75,29 @@ LANGUAGE sql STABLE AS $$
   ORDER BY c.s2_id
 $$;
 
--- What is known of every cell of a level: photos, their years, aerial dates, and the kinds of code it has.
+-- What is known of every cell of a level: photos, their years, aerial dates, and the kinds of code it has. Tiles and
+-- codes of finer levels count in the cell that holds them. Parameters are written with the function's name before them:
+-- a bare `level` would be the column of a joined table.
 CREATE OR REPLACE FUNCTION geofix.coverage(level integer, region public.geometry DEFAULT NULL)
 RETURNS TABLE (
   s2_id bigint, s2_token text, photos bigint, capture_years integer[], aerial_dates date[], has_prototype boolean,
   has_aerial boolean, geom public.geometry)
 LANGUAGE sql STABLE AS $$
   WITH photo AS (
-    SELECT geofix.s2_parent(p.s2_id, level) AS s2_id, count(*) AS photos,
+    SELECT geofix.s2_parent(p.s2_id, coverage.level) AS s2_id, count(*) AS photos,
            array_agg(DISTINCT extract(year FROM p.captured_at)::integer ORDER BY extract(year FROM p.captured_at)::integer)
              FILTER (WHERE p.captured_at IS NOT NULL) AS capture_years
     FROM geofix.photo_record p WHERE region IS NULL OR public.ST_Covers(region, p.geom) GROUP BY 1
   ), aerial AS (
-    SELECT geofix.s2_parent(t.s2_id, least(level, t.level::integer)) AS s2_id,
+    SELECT geofix.s2_parent(t.s2_id, coverage.level) AS s2_id,
            array_agg(DISTINCT t.captured_at ORDER BY t.captured_at) FILTER (WHERE t.captured_at IS NOT NULL) AS aerial_dates
     FROM geofix.aerial_tile t
     WHERE t.level >= coverage.level AND (region IS NULL OR public.ST_Covers(region, geofix.s2_center(t.s2_id))) GROUP BY 1
   ), code AS (
-    SELECT geofix.s2_parent(c.s2_id, level) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
+    SELECT geofix.s2_parent(c.s2_id, coverage.level) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
            bool_or(c.has_aerial) AS has_aerial
     FROM geofix.code_set s JOIN geofix.cell_code c USING (code_set_id)
-    WHERE s.state = 'ready' AND s.level >= coverage.level
+    WHERE s.state IN ('ready', 'stale') AND s.level >= coverage.level
       AND (region IS NULL OR public.ST_Covers(region, geofix.s2_center(c.s2_id))) GROUP BY 1
   )
   SELECT s2_id, geofix.s2_token(s2_id), coalesce(p.photos, 0), p.capture_years, a.aerial_dates,
