@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: NaN and infinity become null, arrays lists, paths strings, durations seconds."""
+    """A value as JSON can hold it: NaN and infinity become null, arrays lists, paths text."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import shapely
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from geofix.database.engine import Connection
@@ -74,19 +75,21 @@ def _read(path: Path) -> BaseGeometry:
 
 def _ewkb(shape: BaseGeometry, where: str) -> bytes:
     """Repair, keep polygons, check that there are any."""
-    from geofix.imagery.footprints import keep_polygons, repair
+    from geofix.imagery.footprints import keep_polygons
 
     polygons = keep_polygons(shapely.make_valid(shape))
     if polygons.is_empty:
         raise BadInputError(f"{where} holds no polygon.", hint="Give a polygon in longitude and latitude.")
     west, south, east, north = polygons.bounds
-    if not (-540 <= west and east <= 540 and -90 <= south and north <= 90 and east - west <= 360):
+    if not (west >= -540 and east <= 540 and south >= -90 and north <= 90 and east - west <= 360):
         raise BadInputError(
             f"{where} lies outside longitude and latitude ({west:g} {south:g} {east:g} {north:g}).",
             hint="Give it in EPSG:4326.",
         )
-    if west < -180 or east > 180:
-        polygons = repair(polygons)[0]
     merged = shapely.union_all(polygons)
+    if west < -180 or east > 180:
+        turned = [translate(merged, xoff=turn) for turn in (-360.0, 0.0, 360.0)]
+        whole = shapely.intersection(turned, shapely.box(-180, -90, 180, 90))
+        merged = shapely.union_all(keep_polygons(shapely.union_all(whole)))
     ewkb: bytes = shapely.to_wkb(shapely.set_srid(merged, 4326), include_srid=True)
     return ewkb

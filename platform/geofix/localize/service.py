@@ -179,7 +179,8 @@ def coarsened(fine: Posterior, level: int) -> Posterior:
     if not len(fine.ids) or int(s2.level(fine.ids).max()) <= level:
         return fine
     ids, place = np.unique(s2.parent(fine.ids, level), return_inverse=True)
-    return Posterior(ids, np.bincount(place, weights=fine.probability, minlength=len(ids)), fine.best_score)
+    probability = np.bincount(place, weights=fine.probability, minlength=len(ids)).astype(np.float64)
+    return Posterior(ids, probability, fine.best_score)
 
 
 def _candidates(
