@@ -40,7 +40,7 @@ def counts() -> dict[str, int]:
         return dashboard.counts(conn)
 
 
-@cached
+@st.cache_data(ttl=TTL_S, max_entries=200, show_spinner="Counting …")
 def table(name: str, *args: Any) -> pd.DataFrame:
     """A table of `queries.dashboard` by the name of its function."""
     functions = {
@@ -193,7 +193,7 @@ def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.
         return dashboard_accuracy.worst(conn, name, focus, limit=limit, offset=offset)
 
 
-@cached
+@st.cache_data(ttl=TTL_S, max_entries=50, show_spinner="Comparing photo by photo …")
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
     """Two evaluations on their common photos, as `geofix evaluate compare` prints it."""
     from geofix.evaluation.service import compare_evaluations

@@ -22,15 +22,15 @@ _TILE = 512  # px of the world at zoom 0
 _M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
 
 
-def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16) -> int:
-    """The S2 level that puts about this many cells across a box, between 6 and `finest`.
+def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16, coarsest: int = 6) -> int:
+    """The S2 level that puts about this many cells across a box, between `coarsest` and `finest`.
 
     A cell of level L has an edge of about 7842 km / 2^L; real edges differ by up to 25 %.
     """
     west, south, east, north = bounds
     wide = (east - west) * math.cos(math.radians((south + north) / 2))
     across_km = max(wide, north - south, 1e-4) * _M_PER_DEGREE / 1000
-    return int(min(max(round(math.log2(7842 * cells_across / across_km)), 6), finest))
+    return int(min(max(round(math.log2(7842 * cells_across / across_km)), coarsest), finest))
 
 
 def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bounds:
@@ -75,7 +75,7 @@ def draw(
     *,
     height: int = HEIGHT,
     width: int = WIDTH,
-    backdrop: bool = True,
+    trace: bool = True,
     outline_level: str = "country",
     on_select: Callable[[], None] | None = None,
 ) -> None:
@@ -87,12 +87,16 @@ def draw(
         bounds: What must be in view; decides the fixed view.
         height: Pixels.
         width: Pixels that the map has at least.
-        backdrop: Draw outlines and the trace of photos below the layers.
-        outline_level: Level of regions to outline.
+        trace: Draw dots where photos are.
+        outline_level: Level of regions to outline besides countries.
         on_select: Called when an area is clicked; read it with `clicked`.
     """
     view = view_of(bounds, height, width)
-    below = [*_outlines(outline_level, bounds), *_trace(bounds)] if backdrop else []
+    below = _outlines("country", bounds, ground=True)
+    if outline_level != "country":
+        below += _outlines(outline_level, bounds, ground=False)
+    if trace:
+        below += _trace(bounds)
     deck = pdk.Deck(
         layers=[*below, *layers, *_scale_bar(view, height)],
         initial_view_state=view,
@@ -118,7 +122,7 @@ def clicked(key: str, layer: str = "areas") -> str | None:
     return str(objects[0].get("properties", objects[0])["code"])
 
 
-def marks(
+def areas(
     rows: pd.DataFrame,
     fill: Callable[[Any], Sequence[int]],
     tip: Callable[[Any], str],
@@ -126,47 +130,12 @@ def marks(
     *,
     chosen: str | None = None,
 ) -> pdk.Layer:
-    """Areas where they can be seen at the first zoom, else dots at their middles; the layer is `areas`."""
-    texts = [text for text in rows["shape"] if isinstance(text, str)][:200]
-    boxes = [_box(json.loads(text)["coordinates"]) for text in texts]
-    per_degree = _TILE * 2 ** view_of(bounds).zoom / 360
-    sides = sorted(max(east - west, north - south) * per_degree for west, south, east, north in boxes)
-    if not sides or sides[len(sides) // 2] >= SMALL_PX:
-        return areas(rows, fill, tip, chosen=chosen)
+    """Places of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip.
+
+    A place too small to be seen at the first zoom is a dot at its middle, the smaller the more there are.
+    """
     row: Any
-    dots = []
-    for row in rows.head(MAX_FEATURES).itertuples(index=False):
-        if isinstance(row.shape, str):
-            west, south, east, north = _box(json.loads(row.shape)["coordinates"])
-            at = [(west + east) / 2, (south + north) / 2]
-            dots.append({"at": at, "fill": list(fill(row)), "tip": tip(row), "code": row.code})
-    return pdk.Layer(
-        "ScatterplotLayer",
-        dots,
-        id="areas",
-        pickable=True,
-        auto_highlight=True,
-        stroked=True,
-        get_position="at",
-        get_fill_color="fill",
-        get_line_color=[19, 42, 58, 220],
-        line_width_min_pixels=1,
-        get_radius=6,
-        radius_units="'pixels'",
-    )
-
-
-def areas(
-    rows: pd.DataFrame,
-    fill: Callable[[Any], Sequence[int]],
-    tip: Callable[[Any], str],
-    *,
-    chosen: str | None = None,
-    pickable: bool = True,
-) -> pdk.Layer:
-    """Polygons of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip."""
     features = []
-    row: Any
     for row in rows.head(MAX_FEATURES).itertuples(index=False):
         if not isinstance(row.shape, str):
             continue
@@ -181,16 +150,16 @@ def areas(
         features.append({"type": "Feature", "geometry": json.loads(row.shape), "properties": properties})
     return pdk.Layer(
         "GeoJsonLayer",
-        {"type": "FeatureCollection", "features": features},
+        {"type": "FeatureCollection", "features": _seen(features, bounds, WIDTH)},
         id="areas",
-        pickable=pickable,
-        stroked=True,
-        filled=True,
+        pickable=True,
+        auto_highlight=True,
         get_fill_color="properties.fill",
         get_line_color="properties.line",
         get_line_width="properties.width",
         line_width_units="'pixels'",
-        auto_highlight=pickable,
+        get_point_radius=6 if len(features) < 100 else 4 if len(features) < 1000 else 2.5,
+        point_radius_units="'pixels'",
     )
 
 
@@ -241,18 +210,9 @@ def lines(rows: pd.DataFrame, tip: Callable[[Any], str]) -> list[pdk.Layer]:
 
 def shapes(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> pdk.Layer:
     """Any GeoJSON features with a property tip, in one colour; those too small to be seen as dots."""
-    per_degree = _TILE * 2 ** view_of(bounds, width=width).zoom / 360
-    drawn = []
-    for feature in features:
-        place = feature["geometry"].get("coordinates")
-        west, south, east, north = _box(place) if place else (0.0, 0.0, 90.0, 90.0)
-        if max(east - west, north - south) * per_degree < SMALL_PX:
-            middle = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
-            feature = {**feature, "geometry": middle}
-        drawn.append(feature)
     return pdk.Layer(
         "GeoJsonLayer",
-        {"type": "FeatureCollection", "features": drawn},
+        {"type": "FeatureCollection", "features": _seen(features, bounds, width)},
         id="shapes",
         pickable=True,
         get_fill_color=[33, 145, 140, 110],
@@ -269,6 +229,21 @@ def tip_of(title: str, facts: dict[str, str]) -> str:
     return "\n".join([*([title] if title else []), *(f"{name}: {value}" for name, value in facts.items())])
 
 
+def _seen(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> list[dict[str, Any]]:
+    """The features, those smaller than a few pixels at the first zoom of the map as points."""
+    per_degree = _TILE * 2 ** view_of(bounds, width=width).zoom / 360
+    seen = []
+    for feature in features:
+        place = feature["geometry"].get("coordinates")  # a GeometryCollection has none
+        if place:
+            west, south, east, north = _box(place)
+            if max(east - west, north - south) * per_degree < SMALL_PX:
+                middle = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
+                feature = {**feature, "geometry": middle}
+        seen.append(feature)
+    return seen
+
+
 def _box(coordinates: Any) -> Bounds:
     """The box around GeoJSON coordinates of any depth."""
     if isinstance(coordinates[0], int | float):
@@ -277,7 +252,7 @@ def _box(coordinates: Any) -> Bounds:
     return min(west), min(south), max(east), max(north)
 
 
-def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
+def _outlines(level: str, bounds: Bounds, *, ground: bool) -> list[pdk.Layer]:
     rows = data.outlines(level, bounds)
     if rows.empty:
         return []
@@ -293,7 +268,8 @@ def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
         pdk.Layer(
             "GeoJsonLayer",
             {"type": "FeatureCollection", "features": features},
-            id="outlines",
+            id=f"outlines-{level}",
+            filled=ground,
             get_fill_color=[250, 250, 247, 255],
             get_line_color=[150, 164, 174, 255],
             line_width_min_pixels=1,
@@ -302,7 +278,8 @@ def _outlines(level: str, bounds: Bounds) -> list[pdk.Layer]:
 
 
 def _trace(bounds: Bounds) -> list[pdk.Layer]:
-    rows = data.table("trace", min(level_for(bounds, finest=18) + 2, 20), padded(bounds, 0.6))
+    level = level_for(bounds, cells_across=45, finest=20, coarsest=2)
+    rows = data.table("trace", level, padded(bounds, 1.5))
     spots = [{"at": [lon, lat]} for lon, lat in rows.itertuples(index=False)]
     return [
         pdk.Layer(

@@ -117,6 +117,16 @@ def day(value: Any) -> str:
     return "–" if value is None or pd.isna(value) else f"{value:%Y-%m-%d}"
 
 
+def count(value: int) -> str:
+    """A number of things: 12,345, and 1.22 M above a million."""
+    return f"{value:,}" if value < 1_000_000 else f"{value / 1e6:,.2f} M"
+
+
+def radius(value: float) -> str:
+    """A threshold as it was chosen: 200 m, 25 km."""
+    return f"{value / 1000:g} km" if value >= 1000 else f"{value:g} m"
+
+
 def metres(value: float | None) -> str:
     """A distance for people: 12.5 m, 340 m, 4.2 km; a dash where there is none."""
     if value is None or math.isnan(value):

@@ -81,16 +81,13 @@ def test_finer_levels_for_smaller_boxes():
 
 def test_areas_too_small_to_be_seen_become_dots():
     bounds = (0.0, 45.0, 4.0, 47.0)
-    large = maps.marks(frame(0.5), lambda row: [row.n, 0, 0, 255], lambda row: row.code, bounds)
-    small = maps.marks(frame(0.001), lambda row: [row.n, 0, 0, 255], lambda row: row.code, bounds)
-    assert large.type == "GeoJsonLayer" and len(large.data["features"]) == 2
-    assert small.type == "ScatterplotLayer"
-    assert small.data[1]["at"] == pytest.approx([3.0005, 46.0005]) and small.data[1]["fill"] == [
-        50,
-        0,
-        0,
-        255,
-    ]
+    rows = frame(0.5)
+    rows.loc[1, "shape"] = square(3, 46, 0.001)
+    layer = maps.areas(rows, lambda row: [row.n, 0, 0, 255], lambda row: row.code, bounds)
+    large, small = layer.data["features"]
+    assert large["geometry"]["type"] == "Polygon" and small["geometry"]["type"] == "Point"
+    assert small["geometry"]["coordinates"] == pytest.approx([3.0005, 46.0005])
+    assert small["properties"]["fill"] == [50, 0, 0, 255]
 
 
 def test_bounds_hold_every_shape_and_none_is_the_world():
@@ -101,7 +98,9 @@ def test_bounds_hold_every_shape_and_none_is_the_world():
 def test_a_row_without_a_shape_is_left_out():
     rows = frame(0.5)
     rows.loc[0, "shape"] = None
-    layer = maps.areas(rows, lambda row: [0, 0, 0, 255], lambda row: row.code, chosen="b")
+    layer = maps.areas(
+        rows, lambda row: [0, 0, 0, 255], lambda row: row.code, (0.0, 45.0, 4.0, 47.0), chosen="b"
+    )
     (feature,) = layer.data["features"]
     assert feature["properties"]["code"] == "b" and feature["properties"]["width"] == 3
 
@@ -114,6 +113,8 @@ def test_numbers_are_written_for_people():
         "4.2 km",
         "2,500 km",
     ]
+    assert [theme.radius(x) for x in (50.0, 25_000.0)] == ["50 m", "25 km"]
+    assert [theme.count(x) for x in (1234, 1_215_776)] == ["1,234", "1.22 M"]
     assert theme.metres(float("nan")) == "–" and theme.metres(float("inf")) == "no answer"
     assert theme.interval(27.04, 55.51) == "27.0–55.5 %" and theme.percent(None) == "–"
 

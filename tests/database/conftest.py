@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from small_world import SmallWorld, fill, pointed_at
 
 from geofix.settings import Settings
-from servers import new_home, remove_home, settings_for
+from servers import Servers, new_home, remove_home, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +38,21 @@ def make_home() -> Iterator[Callable[[str], Settings]]:
         for settings in made:
             remove_home(settings)
         shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def small_database(cluster: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallWorld]:
+    """The small world, filled once; who changes it, changes it back."""
+    pytest.importorskip("timm", reason="needs the extra `train`")
+    folder = tmp_path_factory.mktemp("small")
+    with cluster.database() as database:
+        with pointed_at(database, folder / "home"):
+            fill(folder)
+        yield SmallWorld(database, folder)
+
+
+@pytest.fixture
+def small(small_database: SmallWorld) -> Iterator[SmallWorld]:
+    """The small world, and product code pointed at it."""
+    with pointed_at(small_database.database, small_database.folder / "home"):
+        yield small_database

@@ -1,5 +1,5 @@
 -- copy_rows()
 COPY {} ({}) FROM STDIN (FORMAT BINARY)
 
--- read_vectors()
+-- _records()
 COPY ({}) TO STDOUT (FORMAT BINARY)

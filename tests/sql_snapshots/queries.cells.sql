@@ -21,10 +21,11 @@ FROM geofix.grid_cell WHERE level = %(level)s
 -- FIND_REGION
 SELECT public.ST_AsEWKB(geom) FROM geofix.region
 WHERE (%(level)s::text IS NULL OR level = %(level)s) AND (code = %(code)s OR lower(name) = lower(%(code)s))
-ORDER BY code = %(code)s DESC, level, code LIMIT 1
+ORDER BY code = %(code)s DESC, area_km2 DESC, region_id LIMIT 1
 
 -- REGION_AT
 SELECT u.n, (SELECT r.code FROM geofix.region_part p JOIN geofix.region r USING (region_id)
              WHERE p.level = 'country'
-               AND public.ST_Covers(p.geom, public.ST_SetSRID(public.ST_MakePoint(u.lon, u.lat), 4326)) LIMIT 1)
+               AND public.ST_Covers(p.geom, public.ST_SetSRID(public.ST_MakePoint(u.lon, u.lat), 4326))
+             ORDER BY r.area_km2, r.region_id LIMIT 1)
 FROM unnest(%(lon)s::float8[], %(lat)s::float8[]) WITH ORDINALITY AS u(lon, lat, n) ORDER BY u.n

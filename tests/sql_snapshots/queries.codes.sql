@@ -42,6 +42,14 @@ UPDATE geofix.code_set SET temperature = %(temperature)s, calibration = %(calibr
 -- DELETE
 DELETE FROM geofix.code_set WHERE code_set_id = %(code_set_id)s
 
+-- RETIRE
+UPDATE geofix.code_set SET name = format('%%s (replaced %%s)', name, code_set_id), state = 'dropping',
+       stale_reason = 'replaced by a newer build'
+WHERE name = %(name)s RETURNING name
+
+-- RENAME
+UPDATE geofix.code_set SET name = %(name)s WHERE code_set_id = %(code_set_id)s
+
 -- INSERT_RECALL
 INSERT INTO geofix.recall_check (code_set_id, k, queries, ef_search, scope, cells_in_scope, recall)
 VALUES (%(code_set_id)s, %(k)s, %(queries)s, %(ef_search)s, %(scope)s, %(cells_in_scope)s, %(recall)s)

@@ -54,7 +54,7 @@ GROUP BY 1, 2, 3
 ORDER BY rejects DESC
 
 -- WHERE_ELSE
-SELECT s.name AS code_set, n.rank, s2_token(n.s2_id) AS cell, round(n.score::numeric, 3) AS score, n.geom
+SELECT s.name AS code_set, n.rank, s2_token(n.s2_id_found) AS cell, round(n.score::numeric, 3) AS score, n.geom
 FROM code_set s
 CROSS JOIN LATERAL (
   SELECT s2_id FROM cell_code c WHERE c.code_set_id = s.code_set_id ORDER BY s2_id LIMIT 1) AS first
@@ -118,7 +118,7 @@ GROUP BY 1, 2, 3
 ORDER BY rejects DESC
 
 -- EXAMPLES['Where else looks like this cell']
-SELECT s.name AS code_set, n.rank, s2_token(n.s2_id) AS cell, round(n.score::numeric, 3) AS score, n.geom
+SELECT s.name AS code_set, n.rank, s2_token(n.s2_id_found) AS cell, round(n.score::numeric, 3) AS score, n.geom
 FROM code_set s
 CROSS JOIN LATERAL (
   SELECT s2_id FROM cell_code c WHERE c.code_set_id = s.code_set_id ORDER BY s2_id LIMIT 1) AS first

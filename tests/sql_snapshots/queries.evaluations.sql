@@ -15,13 +15,16 @@ VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s,
         %(software_version)s)
 RETURNING evaluation_id
 
+-- REGION_LEVELS
+SELECT DISTINCT level FROM geofix.region ORDER BY 1
+
 -- SET_METRICS
 UPDATE geofix.evaluation SET metrics = %(metrics)s, n = %(n)s WHERE evaluation_id = %(evaluation_id)s
 
 -- ERRORS
-SELECT ep.photo_id, r.rank, r.error_m FROM geofix.evaluation_photo ep
+SELECT ep.photo_id, coalesce(r.rank, 1::smallint), coalesce(r.error_m, 'NaN') FROM geofix.evaluation_photo ep
 LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
-WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id, r.rank
+WHERE ep.evaluation_id = %(evaluation_id)s
 
 -- TRUTH
 SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,

@@ -18,6 +18,16 @@ RETURNING model_id
 -- DELETE
 DELETE FROM geofix.model WHERE model_id = %(model_id)s
 
+-- SET_DIRECTORY
+UPDATE geofix.model SET directory_uri = %(directory_uri)s WHERE model_id = %(model_id)s
+
+-- CODE_SETS_OF
+SELECT name FROM geofix.code_set WHERE model_id = %(model_id)s ORDER BY 1
+
+-- UNKNOWN_DATASETS
+SELECT u.name FROM unnest(%(datasets)s::text[]) AS u(name)
+WHERE NOT EXISTS (SELECT FROM geofix.dataset d WHERE d.name = u.name AND d.kind = %(kind)s) ORDER BY 1
+
 -- PHOTOS_TO_EMBED
 SELECT p.photo_id, p.uri FROM geofix.photo_record p
 WHERE p.uri IS NOT NULL

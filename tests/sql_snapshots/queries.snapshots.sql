@@ -35,7 +35,7 @@ ORDER BY s.photo_id
 -- FILES
 SELECT p.uri, public.ST_X(p.geom), public.ST_Y(p.geom) FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s AND p.uri IS NOT NULL
-ORDER BY hashint8(p.photo_id) LIMIT %(limit)s
+ORDER BY p.sha256, p.photo_id LIMIT %(limit)s
 
 -- BUFFER_BREACHES
 SELECT t.photo_id, o.photo_id, o_split.split, public.ST_DistanceSphere(t.geom, o.geom) AS distance_m

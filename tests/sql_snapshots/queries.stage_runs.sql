@@ -7,11 +7,17 @@ VALUES (%(pipeline)s, %(stage)s, %(inputs)s, %(result)s, %(seconds)s)
 ON CONFLICT (pipeline, stage) DO UPDATE SET inputs_sha256 = excluded.inputs_sha256, result = excluded.result,
   seconds = excluded.seconds, finished_at = now()
 
+-- FORGET
+DELETE FROM geofix.stage_run WHERE pipeline = %(pipeline)s AND stage = ANY (%(stages)s)
+
 -- EXISTS['dataset']
 SELECT 1 FROM geofix.dataset WHERE name = %(name)s
 
 -- EXISTS['model']
 SELECT 1 FROM geofix.model WHERE name = %(name)s
+
+-- EXISTS['model_id']
+SELECT 1 FROM geofix.model WHERE model_id::text = %(name)s
 
 -- EXISTS['snapshot']
 SELECT 1 FROM geofix.snapshot WHERE sha256 = %(name)s

@@ -102,9 +102,7 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
         others = [NONE, *(other for other in names if other != name)]
         other = links.choose("with", "Compare with", others, show=lambda x: labels.get(x, "–"))
     with third:
-        threshold = float(
-            links.choose("threshold", "Within", THRESHOLDS_M, default=200, show=lambda x: _short_metres(x))
-        )
+        threshold = float(links.choose("threshold", "Within", THRESHOLDS_M, default=200, show=theme.radius))
     created = str(row["created_at"])
     if data.evaluation_bounds(name, created, Focus()) is None:
         theme.empty(
@@ -174,22 +172,15 @@ def _breadcrumb(place: str | None) -> None:
         st.rerun()
 
 
-def _short_metres(value: float) -> str:
-    return f"{value / 1000:g} km" if value >= 1000 else f"{value:g} m"
-
-
 def _summary(choice: Choice) -> None:
     found = data.overall(choice.name, choice.created, choice.threshold_m, choice.focus)
-    metrics = choice.row["metrics"]
-    oracle = ((metrics.get("oracle") or {}).get("recall") or {}).get("1") or {}
-    trivial = ((metrics.get("trivial") or {}).get("recall") or {}).get("1") or {}
-    best, plain = (bound.get(f"{choice.threshold_m:g}") for bound in (oracle, trivial))
+    best, plain = (_bound(choice, name) for name in ("oracle", "trivial"))
     n = int(found["n"])
     note = f"95 % Wilson interval over n = {n:,} photos"
     cells = st.columns(6)
     cells[0].metric("Photos", f"{n:,}", help=f"{int(found['answered']):,} of them answered", border=True)
     cells[1].metric(
-        f"Within {_short_metres(choice.threshold_m)}",
+        f"Within {theme.radius(choice.threshold_m)}",
         theme.percent(found["accuracy"]),
         help=note,
         border=True,
@@ -216,3 +207,12 @@ def _summary(choice: Choice) -> None:
     )
     if 0 < n < theme.SMALL_N:
         st.caption(f":material/info: Fewer than {theme.SMALL_N} photos: read the interval, not the share.")
+
+
+def _bound(choice: Choice, name: str) -> float | None:
+    """What the oracle or the trivial answer reaches at the threshold; None where it was not measured."""
+    measured = choice.row["metrics"].get(name) or {}
+    metres = (measured.get("recall") or {}).get("1") or {}
+    kilometres = measured.get("accuracy_km") or {}
+    value = metres.get(f"{choice.threshold_m:g}", kilometres.get(f"{choice.threshold_m / 1000:g}"))
+    return None if value is None else float(value)

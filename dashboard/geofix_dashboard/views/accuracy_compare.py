@@ -56,7 +56,7 @@ def render(choice: Choice) -> None:
 def _summary(choice: Choice, found: dict[str, Any]) -> None:
     (share,) = found["recall"].values()
     median = found["median_m"]
-    near = f"within {choice.threshold_m:g} m"
+    near = f"within {theme.radius(choice.threshold_m)}"
     theme.section(
         f"{choice.name} minus {choice.other}",
         f"All {found['n']:,} common photos; bootstrap over {found['groups']:,} groups taken together",
@@ -88,7 +88,7 @@ def _summary(choice: Choice, found: dict[str, Any]) -> None:
 
 def _map(rows: pd.DataFrame, choice: Choice) -> None:
     theme.section("Gains and losses", "Blue: the first is better; orange: the second is")
-    layer = maps.marks(rows, fill, tip, choice.bounds)
+    layer = maps.areas(rows, fill, tip, choice.bounds)
     outline = choice.level if isinstance(choice.level, str) else "country"
     maps.draw("compare-map", [layer], choice.bounds, outline_level=outline)
     theme.legend(

@@ -54,7 +54,7 @@ def _recall(choice: Choice) -> None:
             f"first {row.k}" if row.k > 1 else "first": f"{row.recall:.1f} ({row.low:.0f}–{row.high:.0f})"
             for row in part.itertuples()
         }
-        table[_distance(radius) if told else f"{_distance(radius)}, n = {n:,}"] = pd.Series(cells)
+        table[theme.radius(radius) if told else f"{theme.radius(radius)}, n = {n:,}"] = pd.Series(cells)
     st.dataframe(table, width="stretch")
 
 
@@ -71,7 +71,7 @@ def _by_distance(choice: Choice) -> None:
         row: dict[str, Any] = {"Training photo": f"{label} m", "n": part["n"]}
         for radius, share in part["recall"].items():
             low, high = wilson(round(share * part["n"] / 100), part["n"])
-            row[_distance(float(radius))] = f"{share:.1f} ({float(low):.0f}–{float(high):.0f})"
+            row[theme.radius(float(radius))] = f"{share:.1f} ({float(low):.0f}–{float(high):.0f})"
         shown.append(row)
     st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch")
 
@@ -111,7 +111,3 @@ def _lines(choice: Choice) -> None:
 
 def _tip(row: Any) -> str:
     return maps.tip_of(f"Photo {row.photo_id}", {"error": theme.metres(row.error_m)})
-
-
-def _distance(radius: float) -> str:
-    return f"{radius / 1000:g} km" if radius >= 1000 else f"{radius:g} m"

@@ -39,7 +39,7 @@ def render(choice: Choice) -> None:
         # A map of its own for every place: as long as the key stays, a click stays and fades the rest.
         key = f"{MAP}-{choice.place or 'all'}"
         chosen = choice.place.partition(":")[2] if choice.place else None
-        layer = maps.marks(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
+        layer = maps.areas(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
         outline = choice.level if isinstance(choice.level, str) else "country"
         maps.draw(
             key,
@@ -65,7 +65,7 @@ def tip(row: Any, threshold_m: float) -> str:
         str(row.place),
         {
             "photos": f"{row.n:,}",
-            f"within {threshold_m:g} m": theme.percent(row.accuracy),
+            f"within {theme.radius(threshold_m)}": theme.percent(row.accuracy),
             "95 %": theme.interval(row.low, row.high),
             "median error": theme.metres(row.median_m),
         },
@@ -84,7 +84,7 @@ def _legend(rows: pd.DataFrame, choice: Choice) -> None:
     if without:
         notes.append("photos outside every region are in the table alone")
     theme.legend(
-        f"Photos answered within {choice.threshold_m:g} m",
+        f"Photos answered within {theme.radius(choice.threshold_m)}",
         theme.VIRIDIS,
         [f"{x} %" for x in range(0, 101, 20)],
         " · ".join(notes),
@@ -92,7 +92,10 @@ def _legend(rows: pd.DataFrame, choice: Choice) -> None:
 
 
 def _table(rows: pd.DataFrame, choice: Choice) -> None:
-    shown = rows[["place", "n", "accuracy", "low", "high", "median_m"]].astype({"accuracy": float})
+    far = choice.threshold_m >= 1000
+    shown = rows[["place", "n", "accuracy", "low", "high"]].assign(
+        median=rows["median_m"] / (1000 if far else 1)
+    )
     grey = shown.style.apply(
         lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
     )
@@ -111,7 +114,7 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
             "accuracy": number("Within %", format="%.1f"),
             "low": number("95 % from", format="%.1f"),
             "high": number("to", format="%.1f"),
-            "median_m": number("Median m", format="%.0f"),
+            "median": number("Median km" if far else "Median m", format="%.1f" if far else "%.0f"),
         },
     )
     st.download_button(

@@ -98,8 +98,8 @@ def code_kind(row: Any) -> str:
 
 def _controls() -> tuple[pd.DataFrame, int, str, str]:
     bounds = data.photo_bounds()
-    levels = list(range(6, 19))
-    usual = 13 if bounds is None else maps.level_for(bounds, cells_across=24, finest=16)
+    levels = list(range(4, 19))
+    usual = 13 if bounds is None else maps.level_for(bounds, cells_across=24, coarsest=4)
     names = list(data.table("region_levels")["level"])
     first, second, third = st.columns([2, 2, 3])
     with first:
@@ -136,7 +136,7 @@ def _tiles(rows: pd.DataFrame) -> None:
     first = rows.iloc[0]
     cells = int(first["cells"])
     facts = (
-        ("Cells", f"{cells:,}", "Cells with a photo, a tile or a code"),
+        ("Cells", theme.count(cells), "Cells with a photo, a tile or a code"),
         ("Photos", f"{int(first['all_photos']):,}", f"in {int(first['photo_cells']):,} cells"),
         ("Aerial tiles", f"{int(first['all_tiles']):,}", f"in {int(first['tile_cells']):,} cells"),
         (
@@ -153,12 +153,12 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
     theme.section("Map", f"S2 cells of level {level}, edges about {cell_size(level)}")
     bounds = maps.bounds_of(rows)
     if shown == "codes":
-        layer = maps.marks(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip, bounds)
+        layer = maps.areas(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip, bounds)
     else:
         column = "photos" if shown == "photos" else "aerial_tiles"
         most = int(rows[column].max())
-        layer = maps.marks(rows, density_fill(column, most), density_tip, bounds)
-    maps.draw("coverage-map", [layer], bounds)
+        layer = maps.areas(rows, density_fill(column, most), density_tip, bounds)
+    maps.draw("coverage-map", [layer], bounds, trace=False)
     total = int(rows["cells"].iloc[0])
     drawn = (
         f"the {maps.MAX_FEATURES:,} fullest of {total:,} cells drawn"

@@ -39,8 +39,8 @@ def render() -> None:
 def _tiles(counts: dict[str, int]) -> None:
     shown = {
         "Photos": "photos",
-        "Cells (L15)": "photo_cells",
         "Sequences": "sequences",
+        "Snapshots": "snapshots",
         "Aerial tiles": "aerial_tiles",
         "Regions": "regions",
         "Models": "models",
@@ -48,7 +48,7 @@ def _tiles(counts: dict[str, int]) -> None:
         "Evaluations": "evaluations",
     }
     for column, (label, key) in zip(st.columns(len(shown), gap="small"), shown.items(), strict=True):
-        column.metric(label, f"{counts[key]:,}", border=True)
+        column.metric(label, theme.count(counts[key]), border=True)
 
 
 def _map() -> None:
@@ -57,13 +57,12 @@ def _map() -> None:
     if bounds is None:
         st.caption("The map appears with the first photos.")
         return
-    level = maps.level_for(bounds, cells_across=28)
+    level = maps.level_for(bounds, cells_across=28, coarsest=4)
     rows = data.table("coverage", level, None, None)
     rows = rows[rows["photos"] > 0].rename(columns={"cell": "code"})
     most = int(rows["photos"].max())
-    maps.draw(
-        "overview-map", [maps.areas(rows, density_fill("photos", most), density_tip)], bounds, height=430
-    )
+    layer = maps.areas(rows, density_fill("photos", most), density_tip, bounds)
+    maps.draw("overview-map", [layer], bounds, height=400, trace=False)
     density_legend(
         "Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos"
     )
@@ -79,7 +78,7 @@ def _services() -> None:
 
 
 def _evaluations() -> None:
-    theme.section("Evaluations", "Share of photos whose first answer lies within 200 m")
+    theme.section("Evaluations", "Newest first; grey: fewer than 30 photos know their place to 200 m")
     rows = data.evaluations()
     if rows.empty:
         theme.empty(
@@ -104,10 +103,13 @@ def _evaluations() -> None:
             "GeoScore": pd.to_numeric(rows["geoscore"]),
             "Stored": rows["created_at"].map(theme.day),
         }
-    ).sort_values("R@1 200 m %", ascending=False)
+    ).iloc[::-1]
+    grey = shown.style.apply(
+        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
+    )
     number = st.column_config.NumberColumn
     st.dataframe(
-        shown,
+        grey,
         hide_index=True,
         width="stretch",
         height=theme.table_height(len(shown), 400),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geofix.cli.output import JsonOption, command, emit, say, table
+
+if TYPE_CHECKING:
+    from geofix.database.engine import Connection
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -32,6 +35,10 @@ def build(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only aerial tiles of this data set; repeatable.")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate/--no-calibrate", help="Fit probabilities on the snapshot's photos of val."),
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Build one code set, all or nothing: it is ready when this command ends, or not there at all.
@@ -48,17 +55,33 @@ def build(
     if recipe not in ("cellmean", "aerial"):
         raise UsageError(f"Unknown recipe {recipe!r}.", hint="Use cellmean or aerial.")
     with connect() as conn:
-        result = build_code_set(
+        frozen = None if snapshot is None else stored_snapshot(conn, snapshot)
+        result: dict[str, Any] = build_code_set(
             conn,
             name=code_set,
             model=find_model(conn, model),
             recipe=recipe,  # type: ignore[arg-type]
             level=level,
-            snapshot_id=None if snapshot is None else stored_snapshot(conn, snapshot).snapshot_id,
+            snapshot_id=None if frozen is None else frozen.snapshot_id,
             region_ewkb=None if region is None else region_ewkb(conn, region),
             datasets=dataset or None,
         )
+        if calibrate and frozen is not None and frozen.counts.get("val", 0):
+            result["calibration"] = _fitted(conn, code_set, frozen.snapshot_id)
     emit({"code_set": code_set, **result}, as_json=json)
+
+
+def _fitted(conn: Connection, code_set: str, snapshot_id: int) -> dict[str, Any] | None:
+    """The fit of the probabilities, or None where the validation photos do not allow one."""
+    from geofix.database.queries.codes import find_code_set
+    from geofix.errors import BadInputError
+    from geofix.localize.calibrate import calibrate_code_set
+
+    try:
+        return calibrate_code_set(conn, find_code_set(conn, code_set), snapshot_id)
+    except BadInputError as error:
+        say(f"not calibrated, so answers will have no probabilities: {error}")
+        return None
 
 
 @app.command()
@@ -164,6 +187,6 @@ def drop(
         found = find_code_set(conn, name)
         if not yes:
             say(f"{name}: {found.cells:,} cells, state {found.state}")
-            typer.confirm("Drop it?", abort=True)
+            typer.confirm("Drop it?", abort=True, err=True)
         drop_code_set(conn, found)
     emit({"dropped": name, "cells": found.cells}, as_json=json)

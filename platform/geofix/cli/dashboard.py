@@ -24,14 +24,12 @@ app = typer.Typer(rich_markup_mode=None)
 def dashboard(
     port: Annotated[
         int,
-        typer.Option(
-            min=1, max=65535, envvar=["GEOFIX_DASHBOARD_PORT", "STREAMLIT_SERVER_PORT"], help="TCP port."
-        ),
+        typer.Option(min=1, max=65535, envvar="STREAMLIT_SERVER_PORT", help="TCP port."),
     ] = 8501,
     address: Annotated[
         str,
         typer.Option(
-            envvar=["GEOFIX_DASHBOARD_ADDRESS", "STREAMLIT_SERVER_ADDRESS"],
+            envvar="STREAMLIT_SERVER_ADDRESS",
             help="Address to listen on; there is no sign-in, so think before giving anything but localhost.",
         ),
     ] = "localhost",

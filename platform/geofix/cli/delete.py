@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, counted, emit, say, table
 
 if TYPE_CHECKING:
     from geofix.database.engine import Connection
@@ -124,11 +124,11 @@ def _show(result: dict[str, Any]) -> None:
             say(text.format(name))
     for name, n in result["evaluations"].items():
         say(
-            f"evaluation {name} measured again on {n:,} photos"
+            f"evaluation {name} measured again on {counted(n, 'photo')}"
             if n
             else f"evaluation {name} has no photo left"
         )
     if result["files_removed"]:
-        say(f"{len(result['files_removed']):,} files unlinked")
+        say(f"unlinked: {counted(len(result['files_removed']), 'file')}")
     if result["files_left"]:
-        say(f"{result['files_left']:,} files stay where they are")
+        say(f"left where they are: {counted(result['files_left'], 'file')}")

@@ -52,7 +52,7 @@ def _prepare(size: str, seed: int) -> Path:
     settings = get_settings()
     say("1/3 servers and schema")
     cluster.start(settings)
-    backup = settings.home_dir / "backups" / f"before-demo-{time.strftime('%Y%m%dT%H%M%S')}.dump"
+    backup = settings.home_dir / "backups" / f"before-migrate-{time.strftime('%Y%m%dT%H%M%S')}.dump"
     migrate_safely(cluster.database_url(settings, "owner"), settings, backup_to=backup)
     world = settings.home_dir / "worlds" / f"{size}-{seed}"
     say(f"2/3 the world in {world}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, counted, emit, line, say, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -27,7 +27,9 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model whose embeddings are used.")] = None,
     code_set: Annotated[str | None, typer.Option("--code-set", help="Search this code set.")] = None,
-    level: Annotated[int, typer.Option(help="S2 level of cells where there is no code set.")] = 16,
+    level: Annotated[
+        int, typer.Option(min=1, max=24, help="S2 level of cells where there is no code set.")
+    ] = 16,
     within: Annotated[
         str | None, typer.Option(help="Answers only in this region: LEVEL:CODE, a file or WKT.")
     ] = None,
@@ -61,7 +63,8 @@ def run(
 
 def show_result(result: dict[str, Any]) -> None:
     """Print one evaluation as people read it."""
-    say(f"{result['evaluation']}: {result['localizer']} on {result['split']}, {result['n']:,} photos")
+    photos = counted(result["n"], "photo")
+    line(f"{result['evaluation']}: {result['localizer']} on {result['split']}, {photos}")
     radii = list(result["recall"]["1"])
     rows: list[list[Any]] = [[f"R@{k}", *values.values()] for k, values in result["recall"].items()]
     for bound in ("oracle", "trivial"):
@@ -71,8 +74,8 @@ def show_result(result: dict[str, Any]) -> None:
     table(["percent within", *(f"{radius} m" for radius in radii)], rows)
     kilometres = result["accuracy_km"]
     table(
-        ["", *(f"{radius} km" for radius in kilometres), "median m", "mean km", "GeoScore"],
-        [["accuracy", *kilometres.values(), result["median_m"], result["mean_km"], result["geoscore"]]],
+        ["percent within", *(f"{radius} km" for radius in kilometres), "median m", "mean km", "GeoScore"],
+        [["R@1", *kilometres.values(), result["median_m"], result["mean_km"], result["geoscore"]]],
     )
 
 
@@ -113,7 +116,7 @@ def list_(json: JsonOption = False) -> None:
 def show(
     name: NameArgument,
     by: Annotated[str, typer.Option(help="country, admin1, another region level, or cell.")] = "country",
-    level: Annotated[int, typer.Option(help="S2 level for --by cell.")] = 13,
+    level: Annotated[int, typer.Option(min=0, max=30, help="S2 level for --by cell.")] = 13,
     threshold_m: Annotated[float, typer.Option(help="An answer counts within this many metres.")] = 200.0,
     json: JsonOption = False,
 ) -> None:
@@ -134,8 +137,16 @@ def show(
     emit(
         rows,
         as_json=json,
-        human=lambda: table(list(rows[0]) if rows else ["no photo"], [list(row.values()) for row in rows]),
+        human=lambda: show_places(name, rows, threshold_m),
     )
+
+
+def show_places(name: str, rows: list[dict[str, Any]], threshold_m: float) -> None:
+    """Print accuracy by region or cell as people read it."""
+    units = {"accuracy": "%", "low": "95 % low", "high": "95 % high", "median_m": "median m"}
+    line(f"{name}: photos answered within {threshold_m:,g} m, percent with a 95 % Wilson interval")
+    headings = [units.get(key, key.replace("_", " ")) for key in (rows[0] if rows else ())]
+    table(headings or ["no photo"], [list(row.values()) for row in rows])
 
 
 @app.command()
@@ -155,7 +166,23 @@ def compare(
 
     with connect("reader") as conn:
         result = compare_evaluations(conn, a, b, threshold_m=threshold_m)
-    emit(result, as_json=json)
+    emit(result, as_json=json, human=lambda: show_comparison(result))
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print the difference of two evaluations as people read it."""
+    line(f"a = {result['a']}, b = {result['b']}: {counted(result['n'], 'photo')} of both")
+    for key in ("only_a", "only_b"):
+        if result[key]:
+            line(f"left out, {key.replace('_', ' in ')} alone: {counted(result[key], 'photo')}")
+    rows = [(f"percent within {radius} m", row) for radius, row in result["recall"].items()]
+    rows.append(("median m", result["median_m"]))
+    keys = ("a", "b", "difference", "low", "high", "p")
+    table(
+        ("", "a", "b", "a - b", "95 % low", "95 % high", "p"),
+        [(label, *(row.get(key) for key in keys)) for label, row in rows],
+    )
+    line(f"interval: cluster bootstrap over {counted(result['groups'], 'sequence')}")
 
 
 @app.command()
@@ -165,7 +192,7 @@ def external(
     truth: Annotated[Path, typer.Option(help="CSV or Parquet with id, lat, lon.")],
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="FIELD=COLUMN, for example pred_lat=latitude; repeatable."),
+        typer.Option(help="FIELD=COLUMN, for example pred_lat=y,pred_lon=x; repeatable."),
     ] = None,
     missing: Annotated[
         str, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
@@ -182,26 +209,35 @@ def external(
 
     Example: geofix evaluate external answers.csv --truth truth.csv --missing drop
     """
+    from geofix.cli.ingest import mapping
     from geofix.errors import UsageError
     from geofix.evaluation.external import evaluate_external
     from geofix.evaluation.protocols import get_protocol
 
-    mapping: dict[str, str] = {}
-    for item in columns or []:
-        key, found, value = item.partition("=")
-        if not found or not value:
-            raise UsageError(f"--columns {item!r} is not FIELD=COLUMN.")
-        mapping[key] = value
     if missing not in ("wrong", "drop"):
         raise UsageError(f"--missing {missing!r} is neither wrong nor drop.")
     result = evaluate_external(
         predictions,
         truth,
-        columns=mapping or None,
+        columns=mapping(columns),
         missing=missing,  # type: ignore[arg-type]
         protocol=get_protocol(protocol),
         check_axes=not keep_axes,
     )
     for warning in result.get("warnings", []):
         say(f"warning: {warning}")
-    emit(result, as_json=json)
+    emit(result, as_json=json, human=lambda: show_external(result))
+
+
+def show_external(result: dict[str, Any]) -> None:
+    """Print the judgement of another tool's answers as people read it."""
+    policy, protocol = result["policy"]["missing"], result["protocol"]["name"]
+    line(
+        f"{counted(result['n'], 'photo')} counted; {result['missing']:,} without answer and "
+        f"{result['out_of_range']:,} out of range ({policy}); protocol {protocol}"
+    )
+    kilometres = result["accuracy_km"]
+    table(
+        ["percent within", *(f"{radius} km" for radius in kilometres), "mean km", "median km", "GeoScore"],
+        [["", *kilometres.values(), result["mean_km"], result["median_km"], result["geoscore"]]],
+    )

@@ -30,7 +30,8 @@ def photos(
         str | None, typer.Option("--format", help="Its format; default: by content.")
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(help="FIELD=COLUMN, for example lat=latitude; repeatable.")
+        list[str] | None,
+        typer.Option(help="FIELD=COLUMN, for example lat=latitude,lon=longitude; repeatable."),
     ] = None,
     positions_only: Annotated[
         bool, typer.Option("--positions-only", help="Rows are photos without files.")
@@ -134,7 +135,9 @@ def regions(
     ],
     name_field: Annotated[str, typer.Option(help="Field with the name.")],
     dataset: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer, where the file has several.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer, where the file has several and none is called like the level.")
+    ] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of a file that names none.")] = None,
     licence: LicenceOption = None,
     attribution: AttributionOption = None,
@@ -166,14 +169,17 @@ def regions(
     emit(result, as_json=json)
 
 
-def mapping(items: list[str] | None) -> dict[str, str] | None:
-    """FIELD=COLUMN options as a mapping.
+def mapping(items: list[str] | None, *, commas: bool = True) -> dict[str, str] | None:
+    """FIELD=COLUMN options as a mapping; `commas`: several may stand in one option, as in `lat=y,lon=x`.
 
     Raises:
         UsageError: One lacks its equals sign.
     """
     from geofix.errors import UsageError
 
+    if commas:
+        split = [(item, item.split(",")) for item in items or []]
+        items = [one for item, parts in split for one in (parts if all("=" in p for p in parts) else [item])]
     pairs = [item.partition("=") for item in items or []]
     for (field, equals, column), item in zip(pairs, items or [], strict=True):
         if not (field and equals and column):

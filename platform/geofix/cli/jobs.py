@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, emit, pairs, say, table
+from geofix.plain import plain
 
 if TYPE_CHECKING:
     from geofix.database.queries.jobs import JobRow
 
 app = typer.Typer(no_args_is_help=True)
 
+STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled", "lost", "parked")
+COLUMNS = ("id", "kind", "state", "queue", "progress", "attempts", "submitted", "error")
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its unique beginning.")]
 
 
@@ -75,14 +78,17 @@ def list_(
     """
     from geofix.database.engine import connect
     from geofix.database.queries.jobs import list_jobs
+    from geofix.errors import UsageError
 
+    unknown = sorted(set(state or []) - set(STATES))
+    if unknown:
+        raise UsageError(f"There is no state {', '.join(unknown)!r}.", hint=f"States: {', '.join(STATES)}.")
     with connect("reader") as conn:
         rows = list_jobs(conn, states=state, limit=limit)
-    columns = ("id", "kind", "state", "queue", "progress", "attempts", "submitted", "error")
     emit(
         [document(row) for row in rows],
         as_json=json,
-        human=lambda: table(columns, [_line(row) for row in rows]),
+        human=lambda: table(COLUMNS, [_line(row) for row in rows]),
     )
 
 
@@ -103,7 +109,7 @@ def show(job: IdArgument, json: JsonOption = False) -> None:
         stages = list_jobs(conn, parent=row.job_id, limit=1000)
     if stages:
         shown["stages"] = [document(stage) for stage in reversed(stages)]
-    emit(shown, as_json=json)
+    emit(shown, as_json=json, human=lambda: _show_job(row, stages))
 
 
 @app.command()
@@ -116,7 +122,7 @@ def watch(job: IdArgument, json: JsonOption = False) -> None:
     from geofix.jobs import service
 
     row = _watched(service.find(job))
-    emit(document(row), as_json=json)
+    emit(document(row), as_json=json, human=lambda: _show_job(row, []))
     service.require_success(row)
 
 
@@ -247,10 +253,22 @@ def _parameters(items: list[str]) -> dict[str, Any]:
     return found
 
 
-def _line(row: JobRow) -> list[Any]:
+def _show_job(row: JobRow, stages: list[JobRow]) -> None:
+    """Print what is known of a job, and its stages in their order."""
+    shown = document(row) | {"progress": _progress(row)}
+    pairs({key: value for key, value in plain(shown).items() if value not in (None, [], "")})
+    if stages:
+        table(COLUMNS, [_line(stage) for stage in reversed(stages)], title="stages")
+
+
+def _progress(row: JobRow) -> str:
     done, total = row.progress_done, row.progress_total
     progress = f"{done:,}/{total:,}" if total else (f"{done:,}" if done else "")
-    text = f"{progress} {row.progress_message}".strip()
+    return " ".join(part for part in (progress, row.progress_unit, row.progress_message) if part)
+
+
+def _line(row: JobRow) -> list[Any]:
+    text = _progress(row)
     first = (row.error or "").splitlines()[:1]
     stamp = row.submitted_at.strftime("%m-%d %H:%M:%S")
     return [str(row.job_id), row.kind, row.state, row.queue, text, row.attempts, stamp, *(first or [""])]

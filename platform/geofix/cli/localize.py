@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, counted, emit, line, say, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def show_answer(answer: dict[str, Any]) -> None:
         say(f"{answer['photo']}: {answer['error']}")
         return
     searched = answer["search"]
-    say(f"{answer['photo']}: {searched['cells_in_scope']:,} cells searched, {searched['method']}")
+    line(f"{answer['photo']}: {counted(searched['cells_in_scope'], 'cell')} searched, {searched['method']}")
     columns = ("rank", "s2_token", "lon", "lat", "score", "probability", "region")
     table(
         columns,
@@ -57,7 +57,7 @@ def show_answer(answer: dict[str, Any]) -> None:
         ],
     )
     for mass, region in answer["credible"].items():
-        say(f"{mass} % credible region: {region['km2']:,.3f} km2 in {region['cells']:,} cells")
+        line(f"{mass} % credible region: {region['km2']:,.3f} km2 in {counted(region['cells'], 'cell')}")
     if answer["in_coverage"] is None:
         say("No probabilities: this code set was not calibrated (`geofix codes calibrate`).")
     elif not answer["in_coverage"]:

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from geofix import __version__
-from geofix.cli.output import State
+from geofix.cli.output import State, command, fail, leave_pipe, line, say, usage_error
+from geofix.errors import EXIT_INTERRUPT, UsageError
 from geofix.log import configure
 from geofix.settings import get_settings
 
@@ -44,6 +45,10 @@ COMMANDS = {
 }
 
 
+# What Typer raises for a wrong call: the base of its public BadParameter, wherever its Click lives.
+UsageFault: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 class LazyGroup(TyperGroup):
     """Loads the module of a noun or command when it is first asked for."""
 
@@ -74,35 +79,80 @@ def _as_group(made: typer.Typer, name: str, text: str) -> TyperGroup:
     # A callback keeps a Typer of one command a group.
     if made.registered_callback is None:
         made.callback()(lambda: None)
+    made.rich_markup_mode = None  # plain help: it reads the same on a terminal and in a pipe
     group: Any = typer.main.get_group(made)
     group.name, group.help = name, text or group.help
     assert isinstance(group, TyperGroup)
     return group
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        line(__version__)
+        raise typer.Exit()
+
+
 app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None, add_completion=True)
 
 
 @app.callback()
+@command
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and exit."),
+    ] = False,
 ) -> None:
     """Find where a ground-level photo was taken, and ask PostgreSQL about it.
 
     Example: geofix demo
     """
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit()
-    settings = get_settings()
     State.debug = debug
+    _configure(debug)
+
+
+def _configure(debug: bool) -> None:
+    """Logs as the settings say.
+
+    Raises:
+        UsageError: A GEOFIX_* variable has a value that cannot be.
+    """
+    from pydantic import ValidationError
+
+    try:
+        settings = get_settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("GEOFIX_")
+        raise UsageError(
+            f"GEOFIX_{name}={first['input']!r}: {first['msg']}.", hint="Mend the variable or the file .env."
+        ) from None
     configure("DEBUG" if debug else settings.log_level, json=settings.log_json)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; the process ends with the exit code."""
     try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = app(standalone_mode=False)
+    except BrokenPipeError:
+        leave_pipe()
+        code = 0
+    except typer.Abort:
+        say("stopped; nothing was changed")
+        code = EXIT_INTERRUPT
+    except UsageFault as error:
+        code = _say_usage(error)
+    except (Exception, KeyboardInterrupt) as error:
+        code = fail(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_usage(error: Any) -> int:
+    """A wrong call on one line; a noun without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "geofix"
+        usage_error(error.format_message(), path)
+    return int(error.exit_code)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -14,7 +17,9 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from geofix.cli.foreign import own_error
 from geofix.errors import EXIT_INTERRUPT, GeofixError
 from geofix.plain import plain
 
@@ -23,9 +28,11 @@ R = TypeVar("R")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
-_WIDE = 160  # columns when stdout is a file or a pipe: nothing there folds lines
-_out = Console() if sys.stdout.isatty() else Console(width=_WIDE)
-_err = Console(stderr=True, soft_wrap=True)
+_UNFOLDED = 1_000_000  # columns of a table that goes to a file or a pipe: nothing there folds lines
+_LONGEST_CELL = 1_000  # characters; a table is for reading, files and JSON hold all
+_LONGEST_VALUE = 400  # characters of one value of a single thing
+_out = Console(emoji=False, highlight=False)
+_err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 class State:
@@ -35,7 +42,7 @@ class State:
 
 
 def emit(result: Any, *, as_json: bool, human: Callable[[], None] | None = None) -> None:
-    """Print a result: one JSON document, or for people `human` (default: a two-column table)."""
+    """Print a result: one JSON document, or for people `human` (default: a table)."""
     if as_json:
         sys.stdout.write(json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()
@@ -45,29 +52,68 @@ def emit(result: Any, *, as_json: bool, human: Callable[[], None] | None = None)
         return
     shown = plain(result)
     if isinstance(shown, dict):
-        table(("", ""), [(key, _cell(item)) for key, item in shown.items()], header=False)
+        pairs(shown)
+    elif isinstance(shown, list) and all(isinstance(row, dict) for row in shown):
+        columns = list(dict.fromkeys(key for row in shown for key in row))
+        table(columns, [[row.get(column) for column in columns] for row in shown])
     else:
-        _out.print(shown)
+        line(_cell(shown))
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def pairs(shown: Mapping[str, Any]) -> None:
+    """Print names and values in two columns; ids are not grouped by thousands."""
+    rows = [
+        (key, _cell(item, grouped=not key.endswith(("_id", "seed", "port")))) for key, item in shown.items()
+    ]
+    table(("", ""), [(key, _clipped(text, _LONGEST_VALUE)) for key, text in rows], header=False)
+
+
+def _cell(value: Any, *, grouped: bool = True) -> str:
+    if value is None or value in ({}, []):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.3f}".rstrip("0").rstrip(".")
+        return _number(value, grouped)
     if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        return f"{value:,}" if grouped else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_nested(item, grouped)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_nested(item, grouped) for item in value)
     return str(value)
 
 
+def _nested(value: Any, grouped: bool) -> str:
+    text = _cell(value, grouped=grouped)
+    return f"({text})" if isinstance(value, dict | list | tuple) and value else text
+
+
+def _number(value: float, grouped: bool) -> str:
+    """Three decimals, or three digits where that would leave nothing."""
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.3g}"
+    text = f"{value:,.3f}" if grouped else f"{value:.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", header: bool = True
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    header: bool = True,
+    grouped: bool = True,
 ) -> None:
-    """Print rows as a table; numbers to the right."""
+    """Print rows as a table, numbers to the right; in records where the terminal is too narrow for it.
+
+    Args:
+        columns: Headings.
+        rows: Values, one sequence per row.
+        title: Heading of the whole.
+        header: Whether the headings are shown.
+        grouped: Whether thousands are separated; ids are copied, and so must not be.
+    """
     rows = [tuple(row) for row in rows]
     drawn = Table(
         title=title or None,
@@ -75,18 +121,70 @@ def table(
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(escape(_cell(item)) for item in row))
-    _out.print(drawn)
+        drawn.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    cells = [[_clipped(_cell(item, grouped=grouped)) for item in row] for row in rows]
+    for row in cells:
+        drawn.add_row(*map(Text, row))
+    if not _out.is_terminal:
+        _write_unfolded(drawn)
+    elif header and cells and _narrowest(columns, cells) > _out.width:
+        _write_records(columns, cells, title)
+    else:
+        _out.print(drawn)
+
+
+def _narrowest(columns: Sequence[str], cells: list[list[str]]) -> int:
+    """Width of a table in which no word is broken: two more than the longest word of each column."""
+    words = [max((*heading.split(), ""), key=len) for heading in columns]
+    longest = [
+        max([len(words[i]), *(len(w) for row in cells for w in row[i].split())]) for i in range(len(columns))
+    ]
+    return sum(longest) + 2 * len(columns) + 1
+
+
+def _clipped(text: str, longest: int = _LONGEST_CELL) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _write_unfolded(drawn: Table) -> None:
+    """To a file or a pipe: every row on one line, without spaces at its end."""
+    held = io.StringIO()
+    Console(file=held, width=_UNFOLDED, emoji=False, highlight=False).print(drawn)
+    lines = [text.rstrip() for text in held.getvalue().splitlines()]
+    sys.stdout.write("\n".join(lines).strip("\n") + "\n")
+
+
+def _write_records(columns: Sequence[str], cells: list[list[str]], title: str) -> None:
+    """One line per value, where a table would break every word."""
+    if title:
+        _out.print(Text(title, style="italic"))
+    width = max(map(len, columns))
+    for number, row in enumerate(cells, 1):
+        _out.print(
+            Text(f"- {number} " + "-" * max(0, min(40, _out.width) - len(str(number)) - 3), style="bold")
+        )
+        for column, value in zip(columns, row, strict=True):
+            _out.print(Text(f"  {column:<{width}}  {value}"), soft_wrap=True)
+
+
+def line(message: str) -> None:
+    """A line of the result, on stdout."""
+    sys.stdout.write(message + "\n")
+    sys.stdout.flush()
 
 
 def say(message: str) -> None:
     """A line for people, on stderr."""
     _err.print(escape(message))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is due."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def fail(error: BaseException) -> int:
@@ -96,14 +194,30 @@ def fail(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         _err.print("interrupted; run the same command again to continue", style="yellow")
         return EXIT_INTERRUPT
-    if isinstance(error, GeofixError):
-        _err.print(f"[bold red]error[/] {escape(str(error))}")
-        return error.exit_code
-    _err.print(
-        f"[bold red]error[/] unexpected {type(error).__name__}: {escape(str(error))} "
-        "(run again as `geofix --debug ...` for the traceback)"
+    known = error if isinstance(error, GeofixError) else own_error(error)
+    if known is not None:
+        _print_error(str(known))
+        return known.exit_code
+    _print_error(
+        f"unexpected {type(error).__name__}: {error} (run again as `geofix --debug ...` for the traceback)"
     )
     return 1
+
+
+def usage_error(message: str, command_path: str) -> None:
+    """Print a wrong call as one line."""
+    _print_error(f"{message.rstrip('.')}. See `{command_path} --help`.")
+
+
+def _print_error(text: str) -> None:
+    shown = " ".join(part.strip() for part in text.splitlines() if part.strip())
+    _err.print(f"[bold red]error[/] {escape(shown)}")
+
+
+def leave_pipe() -> None:
+    """After the reader of our stdout has gone: let what is still buffered go nowhere, without a word."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
@@ -116,6 +230,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
+            leave_pipe()
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(fail(error)) from error

@@ -33,7 +33,7 @@ def run(
     from geofix.pipeline.run import run_pipeline
     from geofix.settings import get_settings
 
-    results = run_pipeline(pipeline, variables=mapping(var), force=force)
+    results = run_pipeline(pipeline, variables=mapping(var, commas=False), force=force)
     emit(
         [{"stage": r.stage, "skipped": r.skipped, "seconds": r.seconds, **r.result} for r in results],
         as_json=json,

@@ -109,13 +109,18 @@ def _show(document: dict[str, Any], state: ClusterState, verb: str | None, *, as
     def human() -> None:
         table(("", ""), [*_database_rows(state.database), *_broker_rows(state.broker)], header=False)
         if document["workers"]:
-            keys = ("name", "queues", "device", "job_id", "seen_at", "alive")
-            rows = [tuple(str(worker[key]) for key in keys) for worker in document["workers"]]
-            table(keys, rows, title="Workers")
+            columns = ("worker", "queues", "device", "job", "seen", "alive")
+            table(columns, map(_worker_row, document["workers"]))
         if verb:
             say(_sentence(state, verb))
 
     emit(document, as_json=as_json, human=human)
+
+
+def _worker_row(worker: dict[str, Any]) -> tuple[Any, ...]:
+    job = None if worker["job_id"] is None else str(worker["job_id"])[:8]
+    seen = f"{worker['seen_at']:%Y-%m-%d %H:%M:%S}"
+    return worker["name"], worker["queues"], worker["device"], job, seen, worker["alive"]
 
 
 def _database_rows(server: DatabaseState) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, say, table
+from geofix.cli.output import JsonOption, command, counted, emit, say, table
 
 if TYPE_CHECKING:
     from geofix.database.sandbox import Answer
@@ -39,11 +39,16 @@ def sql(
     """
     from geofix.database.export import Format, export, write_text
     from geofix.database.sandbox import ask
+    from geofix.errors import UsageError
     from geofix.settings import get_settings
 
     settings = get_settings()
     kind = _format(format, out)
     asked = sys.stdin.read() if statement == "-" else statement
+    if not asked.strip():
+        raise UsageError(
+            "The statement is empty.", hint='For example geofix sql "SELECT count(*) FROM photo".'
+        )
     rows = min(SCREEN_ROWS, settings.sql_max_rows) if kind == "table" and not json else None
     with ask(asked, settings, max_rows=rows) as answer:
         if out is not None:
@@ -60,7 +65,7 @@ def sql(
                     say(f"contains data of {item}")
         if answer.cut:
             say(
-                f"cut at {answer.rows:,} rows: there are more; "
+                f"cut at {counted(answer.rows, 'row')}: there are more; "
                 + (
                     "write them to a file with --out"
                     if rows is not None and rows < settings.sql_max_rows
@@ -112,13 +117,13 @@ def _draw(answer: Answer) -> None:
     from geofix.database.values import as_json
 
     rows = [[as_json(value) for value in row] for batch in text_batches(answer) for row in batch]
-    table([column.name for column in answer.columns], rows)
-    say(f"{answer.rows:,} row{'' if answer.rows == 1 else 's'}")
+    table([column.name for column in answer.columns], rows, grouped=False)
+    say(counted(answer.rows, "row"))
 
 
 def _written(done: Any) -> None:
     from geofix.storage import readable_bytes
 
-    say(f"{done.file}: {done.rows:,} rows, {readable_bytes(done.bytes)}, {done.format}")
+    say(f"{done.file}: {counted(done.rows, 'row')}, {readable_bytes(done.bytes)}, {done.format}")
     if done.sidecar is not None:
         say(f"{done.sidecar}: licences and attribution")

@@ -84,7 +84,12 @@ def embed_all(
         batch_size: Items per forward pass.
         workers: Decoding threads; 0 takes the setting.
         encoder: Used instead of loading the model's own.
+
+    Raises:
+        NotFoundError: A data set does not exist.
     """
+    if datasets is not None:
+        model_queries.require_datasets(conn, datasets, kind)
     todo, total = _work(conn, model, kind, datasets)
     conn.commit()
     report = EmbedReport()

@@ -9,8 +9,14 @@ from geofix.database.queries.models import ModelRow, find_model, insert_model
 from geofix.models.manifest import read_manifest
 
 
-def register_model(conn: Connection, directory: Path, name: str) -> ModelRow:
+def register_model(conn: Connection, directory: Path, name: str, *, place: Path | None = None) -> ModelRow:
     """Register a model directory under a name; the same weights twice is one model. The caller commits.
+
+    Args:
+        conn: Open connection of the writer or owner.
+        directory: Where its description is read.
+        name: Name in the database.
+        place: Where the directory will be before the caller commits; None: where it is.
 
     Raises:
         NotFoundError: There is no model in the directory.
@@ -24,7 +30,7 @@ def register_model(conn: Connection, directory: Path, name: str) -> ModelRow:
             "name": name,
             "kind": "encoder",
             "dimension": manifest.dimensions["ground"],
-            "directory_uri": str(directory.resolve()),
+            "directory_uri": str((place or directory).resolve()),
             "weights_sha256": manifest.weights_sha256,
             "config": {role: config.model_dump(mode="json") for role, config in manifest.encoders.items()},
             "input_transform": ground.input.as_dict() if ground.input else {},

@@ -92,7 +92,7 @@ def ingest_regions(
         code_field: Field that identifies a region; several with commas: the first that is filled counts.
         name_field: Field that names it; several with commas likewise.
         dataset: Name of the data set.
-        layer: Layer of the file; None: the only one.
+        layer: Layer of the file; None: the only one, or the one named like the level (``countries``).
         crs: CRS of a file that names none.
         licence: Licence of the boundaries; kept when None.
         attribution: Whom to credit; kept when None.
@@ -104,7 +104,7 @@ def ingest_regions(
     """
     if not level.strip():
         raise UsageError("The level of regions is empty.", hint="Say country, admin1 or a name of your own.")
-    file = _open(Path(path), layer, code_field, name_field, crs)
+    file = _open(Path(path), level, layer, code_field, name_field, crs)
     dataset_id = ensure_source(
         conn, dataset, "regions", licence=licence, attribution=attribution, source_uri=printable(str(path))
     )
@@ -133,7 +133,20 @@ def _ogr_path(path: Path) -> str:
     return str(path)
 
 
-def _open(path: Path, layer: str | None, code_field: str, name_field: str, crs: str | None) -> _File:
+def _layer_of_level(path: Path, layers: list[str], level: str) -> str:
+    """The only layer, or the one that bears the level's name, in the singular or the plural."""
+    names = {level, f"{level}s", f"{level.removesuffix('y')}ies"}
+    found = layers if len(layers) == 1 else [name for name in layers if name.lower() in names]
+    if len(found) != 1:
+        raise UsageError(
+            f"{path} has several layers: {', '.join(layers)}.", hint="Name one of them with --layer."
+        )
+    return found[0]
+
+
+def _open(
+    path: Path, level: str, layer: str | None, code_field: str, name_field: str, crs: str | None
+) -> _File:
     """Check that a file can be loaded before anything is written."""
     if not path.exists():
         raise NotFoundError(f"{path} does not exist.", hint="Name a GeoPackage, Shapefile or GeoJSON file.")
@@ -142,8 +155,8 @@ def _open(path: Path, layer: str | None, code_field: str, name_field: str, crs: 
         layers = [str(row[0]) for row in pyogrio.list_layers(name)]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise BadInputError(f"{path}: not readable by OGR ({error}).", hint="Try ogrinfo.") from error
-    if layer is None and len(layers) == 1:
-        layer = layers[0]
+    if layer is None:
+        layer = _layer_of_level(path, layers, level)
     if layer not in layers:
         raise UsageError(
             f"{path}: no layer {layer!r}; it has {', '.join(layers)}.", hint="Name one with --layer."

@@ -41,8 +41,10 @@ def _figure(title: str, bounds: Sequence[float]) -> tuple[Figure, Any]:
 
 
 def _scale_bar(axes: Any, lat: float) -> None:
-    """A bar of a round number of metres, lower left."""
+    """A bar of a round number of metres, lower left; none on a map so wide that its scale is not one."""
     west, east = axes.get_xlim()
+    if east - west > 40:
+        return
     south, north = axes.get_ylim()
     metres_per_degree = 111_195 * np.cos(np.radians(lat))
     wanted = (east - west) * metres_per_degree / 4

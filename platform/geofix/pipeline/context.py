@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofix.database.engine import Connection
-from geofix.pipeline.file import Pipeline
+from geofix.pipeline.file import Pipeline, Stage
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class Context:
     conn: Connection
     pipeline: Pipeline
     out: Path
+
+    def file(self, stage: Stage, name: str) -> Path:
+        """Where a stage writes a report; the second stage of a kind writes NAME-2."""
+        alike = [item for item in self.pipeline.stages if item.do == stage.do]
+        place = alike.index(stage)
+        path = self.out / name
+        return path if place == 0 else path.with_stem(f"{path.stem}-{place + 1}")
 
     @property
     def snapshot_dir(self) -> Path:

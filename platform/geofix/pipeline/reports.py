@@ -32,10 +32,10 @@ _METRE_LEVEL = 11
 
 def table(context: Context, stage: kinds.Table) -> Result:
     """All evaluations of this pipeline side by side, with oracle and trivial rows; by region where asked."""
-    prefix = f"{context.pipeline.name}-"
+    own = _evaluations(context)
     every = evaluation_queries.list_evaluations(context.conn)
     rows = sorted(
-        (row for row in every if row["evaluation"].startswith(prefix)),
+        (row for row in every if row["evaluation"] in own),
         key=lambda row: (row["split"], row["localizer"], row["level"]),
     )
     if not rows:
@@ -62,9 +62,21 @@ def table(context: Context, stage: kinds.Table) -> Result:
                 "",
                 *markdown(found),
             ]
-    target = context.out / "table.md"
+    target = context.file(stage, "table.md")
     target.write_text("\n".join(text) + "\n", encoding="utf-8")
-    return {"rows": plain([*shown, *bounds]), "by": by, "outputs": [["file", str(target)]]}
+    return {"rows": plain([*shown, *bounds]), "by": by, "outputs": files(target)}
+
+
+def _evaluations(context: Context) -> set[str]:
+    """Names of all evaluations that the stages of this pipeline can make."""
+    return {
+        context.evaluation(localizer, level, split)
+        for stage in context.pipeline.stages
+        if isinstance(stage, kinds.Evaluate)
+        for localizer in stage.localizers
+        for level in stage.levels
+        for split in stage.splits
+    }
 
 
 def _line(name: str, row: dict[str, Any], metrics: dict[str, Any], metres: bool) -> Result:
@@ -123,7 +135,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def missing_tiles(context: Context, stage: kinds.MissingTilesReport) -> Result:
     """CSV of the pyramid tiles that cells need and that do not exist."""
-    target = context.out / "missing_tiles.csv"
+    target = context.file(stage, "missing_tiles.csv")
     cells = missing = 0
     with target.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -132,7 +144,7 @@ def missing_tiles(context: Context, stage: kinds.MissingTilesReport) -> Result:
             writer.writerow((item.token, item.zoom, item.needed, len(item.missing), " ".join(item.missing)))
             cells += 1
             missing += len(item.missing)
-    return {"cells_with_missing_tiles": cells, "missing": missing, "outputs": [["file", str(target)]]}
+    return {"cells_with_missing_tiles": cells, "missing": missing, "outputs": files(target)}
 
 
 def draw(context: Context, stage: kinds.Map) -> Result:
@@ -152,8 +164,11 @@ def _draw_errors(context: Context, stage: kinds.Map) -> Result:
     lines = evaluation_queries.error_lines(context.conn, name)
     train = snapshot_queries.snapshot_photos(context.conn, row["snapshot_id"], ["train"])
     picture = context.out / f"errors-{stage.evaluation}.png"
+    if not len(lines):
+        raise BadInputError(f"Evaluation {name} asked no photo.")
     median = row["metrics"]["median_m"]
-    title = f"{name}: n = {row['n']:,}, median error {median:,.0f} m"
+    told = "no answer" if median is None else f"median error {median:,.0f} m"
+    title = f"{name}: n = {row['n']:,}, {told}"
     positions = train[["lon", "lat"]].to_numpy(float) if len(train) else np.empty((0, 2))
     charts.draw_errors(picture, lines, positions, title, _credit(context))
     shapes = context.out / f"errors-{stage.evaluation}.geojson"
@@ -171,7 +186,7 @@ def _draw_errors(context: Context, stage: kinds.Map) -> Result:
     return {
         "map": str(picture),
         "geojson": str(shapes),
-        "outputs": [["file", str(picture)], ["file", str(shapes)]],
+        "outputs": files(picture, shapes),
     }
 
 
@@ -195,7 +210,7 @@ def _draw_tiles(context: Context, stage: kinds.Map) -> Result:
     return {
         "map": str(picture),
         "sheet": str(sheet),
-        "outputs": [["file", str(picture)], ["file", str(sheet)]],
+        "outputs": files(picture, sheet),
     }
 
 
@@ -218,12 +233,16 @@ def _sample_tiles(
 
 def _draw_countries(context: Context, stage: kinds.Map) -> Result:
     rows = queries.country_shapes(context.conn, stage.dataset or "")
+    if not rows:
+        raise BadInputError(
+            "No country is loaded.", hint="Put a stage `ingest_regions` of level country before the map."
+        )
     shapes = [shapely.from_wkb(row[1]) for row in rows]
     counts = np.array([row[2] for row in rows], float)
     picture = context.out / f"countries-{stage.dataset}.png"
     title = f"{stage.dataset}: {int(counts.sum()):,} positions by country (a count, not a density)"
     charts.draw_cells(picture, shapes, np.log10(1 + counts), title, "log10(1 + positions)", _credit(context))
-    return {"map": str(picture), "outputs": [["file", str(picture)]]}
+    return {"map": str(picture), "outputs": files(picture)}
 
 
 def assignment(context: Context, stage: kinds.Assignment) -> Result:
@@ -231,7 +250,7 @@ def assignment(context: Context, stage: kinds.Assignment) -> Result:
     rows = queries.assignment(context.conn, stage.datasets, stage.field)
     top = queries.by_region(context.conn, stage.datasets, "country")
     admin = queries.by_region(context.conn, stage.datasets, "admin1")
-    target = context.out / "assignment.md"
+    target = context.file(stage, "assignment.md")
     shown = [{**row, "different": ", ".join(row["different"][:12])} for row in rows]
     text = [
         "# Country of each photo",
@@ -244,7 +263,7 @@ def assignment(context: Context, stage: kinds.Assignment) -> Result:
     ]
     text += ["", "## Admin-1 regions with most photos", "", *markdown(admin)]
     target.write_text("\n".join(text) + "\n", encoding="utf-8")
-    return {"datasets": plain(rows), "top": plain(top[:5]), "outputs": [["file", str(target)]]}
+    return {"datasets": plain(rows), "top": plain(top[:5]), "outputs": files(target)}
 
 
 def dates(context: Context, stage: kinds.Dates) -> Result:
@@ -260,6 +279,8 @@ def dates(context: Context, stage: kinds.Dates) -> Result:
         {row[1]: place[i] for i, row in enumerate(rows) if row[2] == day} for day in (days[0], days[-1])
     ]
     common = sorted(set(by_day[0]) & set(by_day[1]))
+    if not common:
+        raise BadInputError(f"No cell of {stage.source} has a tile of {days[0]} and of {days[-1]}.")
     first = vectors[[by_day[0][cell] for cell in common]].astype(np.float32)
     last = vectors[[by_day[1][cell] for cell in common]].astype(np.float32)
     cosines = first @ last.T
@@ -301,7 +322,7 @@ def short_answers(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _files(*paths: Path) -> list[list[str]]:
+def files(*paths: Path) -> list[list[str]]:
     """Files as outputs of a stage."""
     return [["file", str(path)] for path in paths]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from geofix.database.queries import stage_runs
 from geofix.log import get_logger
 from geofix.pipeline.context import Context
 from geofix.pipeline.file import Pipeline, Stage, load_pipeline
-from geofix.pipeline.stages import STAGES
+from geofix.pipeline.inputs import digest
+from geofix.pipeline.stages import REPORTS, STAGES
+from geofix.plain import plain
 
 _log = get_logger(__name__)
 
@@ -44,20 +45,19 @@ def run_pipeline(
     *,
     variables: Mapping[str, str] | None = None,
     force: bool = False,
-    only: Iterable[str] | None = None,
     lend: Callable[[], AbstractContextManager[Connection]] = connect,
 ) -> list[StageResult]:
     """Run a pipeline file from files to answers.
 
-    A stage is skipped when its parameters, its input files (path, size, time), the stages before it and the
-    software version are those of its last finished run, and what it made is still there. A run that is killed
-    goes on with the stage in which it died; every stage can itself be repeated without harm.
+    A stage is skipped when its parameters, its input files, the stages before it and the software version
+    are those of its last finished run, and what it made is still there. A stage that runs is forgotten
+    first, with all that follow unless it only reports: a run that is killed goes on with the stage in which
+    it died, and nothing stays that was made from older inputs. Every stage can be repeated without harm.
 
     Args:
         path: Pipeline file.
         variables: Further ${variables} of the file.
         force: Run every stage, whatever is known of it.
-        only: Kinds of stages to run; the others must have run before.
         lend: Gives connections.
 
     Raises:
@@ -65,64 +65,51 @@ def run_pipeline(
     """
     pipeline, out = load_pipeline(path, variables)
     out.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:02d}-{stage.do}" for number, stage in enumerate(pipeline.stages, start=1)]
     results: list[StageResult] = []
-    chain = f"{__version__}"
-    wanted = set(only) if only is not None else None
-    for number, stage in enumerate(pipeline.stages, start=1):
-        name = f"{number:02d}-{stage.do}"
-        chain = _digest(chain, stage)
-        skip = wanted is not None and stage.do not in wanted
-        results.append(_one(pipeline, out, name, stage, chain, force and not skip, lend))
+    chain = __version__
+    for number, stage in enumerate(pipeline.stages):
+        chain = digest(chain, stage)
+        known = None if force else _known(pipeline, names[number], chain, lend)
+        if known is None:
+            last = number + 1 if isinstance(stage, REPORTS) else len(names)
+            known = _run(pipeline, out, stage, names[number:last], chain, lend)
+        results.append(known)
     (out / "summary.json").write_text(
         json.dumps({item.stage: item.result for item in results}, indent=2, default=str), encoding="utf-8"
     )
     return results
 
 
-def _one(
-    pipeline: Pipeline,
-    out: Path,
-    name: str,
-    stage: Stage,
-    inputs: str,
-    force: bool,
-    lend: Callable[[], AbstractContextManager[Connection]],
-) -> StageResult:
-    """Run one stage, or tell what its last run said."""
+def _known(
+    pipeline: Pipeline, name: str, inputs: str, lend: Callable[[], AbstractContextManager[Connection]]
+) -> StageResult | None:
+    """What the last run of a stage said, if it still holds."""
     with lend() as conn:
         known = stage_runs.find(conn, pipeline.name, name)
-        same = known is not None and known.inputs_sha256 == inputs and not force
-        if known is not None and same and stage_runs.outputs_exist(conn, known.result.get("outputs", [])):
-            _log.info("stage unchanged", pipeline=pipeline.name, stage=name)
-            return StageResult(name, True, known.seconds, known.result)
-    _log.info("stage", pipeline=pipeline.name, stage=name)
+        if known is None or known.inputs_sha256 != inputs:
+            return None
+        if not stage_runs.outputs_exist(conn, known.result.get("outputs", [])):
+            return None
+    _log.info("stage unchanged", pipeline=pipeline.name, stage=name)
+    return StageResult(name, True, known.seconds, known.result)
+
+
+def _run(
+    pipeline: Pipeline,
+    out: Path,
+    stage: Stage,
+    names: list[str],
+    inputs: str,
+    lend: Callable[[], AbstractContextManager[Connection]],
+) -> StageResult:
+    """Run one stage; `names` are its own and those of the stages that its run makes out of date."""
+    _log.info("stage", pipeline=pipeline.name, stage=names[0])
+    with lend() as conn:
+        stage_runs.forget(conn, pipeline.name, names)
     started = time.perf_counter()
     with lend() as conn:
-        result = STAGES[type(stage)](Context(conn, pipeline, out), stage)
-    seconds = time.perf_counter() - started
-    with lend() as conn:
-        stage_runs.store(conn, pipeline.name, name, inputs, result, seconds)
-    return StageResult(name, False, seconds, result)
-
-
-def _digest(before: str, stage: Stage) -> str:
-    """Hash of everything that a stage depends on."""
-    parts = [before, stage.model_dump_json()]
-    for value in stage.model_dump().values():
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, Path):
-                parts.append(_stamp(item))
-    return sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    """Files below a path with size and time of change, hashed; a missing path has a stamp too."""
-    if path.is_file():
-        stat = path.stat()
-        return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
-    digest = sha256(str(path).encode())
-    for item in sorted(path.rglob("*")) if path.is_dir() else []:
-        if item.is_file():
-            stat = item.stat()
-            digest.update(f"{item.relative_to(path)!r}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
+        result = plain(STAGES[type(stage)](Context(conn, pipeline, out), stage))
+        seconds = time.perf_counter() - started
+        stage_runs.store(conn, pipeline.name, names[0], inputs, result, seconds)
+    return StageResult(names[0], False, seconds, result)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from geofix.database.queries import cells as cell_queries
 from geofix.database.queries import codes as code_queries
+from geofix.database.queries import evaluations as evaluation_queries
 from geofix.database.queries import models as model_queries
 from geofix.database.queries import snapshots as snapshot_queries
-from geofix.errors import BadInputError, NotFoundError
+from geofix.database.queries.codes import CodeSet
+from geofix.database.queries.models import ModelRow
+from geofix.database.queries.snapshots import SnapshotRow
+from geofix.errors import BadInputError
+from geofix.log import get_logger
+from geofix.models.manifest import MANIFEST, WEIGHTS
 from geofix.pipeline import file as kinds
 from geofix.pipeline import reports
 from geofix.pipeline.context import Context
+from geofix.pipeline.inputs import matching
+from geofix.pipeline.reports import files
 from geofix.plain import plain
 from geofix.settings import get_settings
 from geofix.snapshots.build import build_snapshot, stored_snapshot
 
 Result = dict[str, Any]
+_log = get_logger(__name__)
 
 
 def ingest_regions(context: Context, stage: kinds.IngestRegions) -> Result:
@@ -105,7 +114,7 @@ def snapshot(context: Context, stage: kinds.Snapshot) -> Result:
         val=stage.val,
         seed=stage.seed,
     )
-    outputs = [["snapshot", result["sha256"]], ["file", str(context.snapshot_dir / "snapshot.json")]]
+    outputs = [["snapshot", result["sha256"]], *files(context.snapshot_dir / "snapshot.json")]
     return {**result, "outputs": outputs}
 
 
@@ -113,25 +122,30 @@ def make_model(context: Context, stage: kinds.MakeModel) -> Result:
     """Make an encoder directory below GEOFIX_HOME and register it."""
     from geofix.codes.register import register_model
     from geofix.models.create import create_model
+    from geofix.models.registry import load_model, save_model
 
     directory = get_settings().home_dir / "models" / stage.name
-    create_model(
-        directory,
-        trunk=stage.trunk,
-        weights=None if stage.weights is None else str(stage.weights),
-        sha256=stage.sha256,
-        size=stage.size,
-        fit=stage.fit,
-        mean=stage.mean,
-        std=stage.std,
-        trunk_options=stage.trunk_options,
-        gem_p=stage.gem_p,
-        dimension=stage.dimension,
-        seed=stage.seed,
-        overwrite=True,
-    )
-    row = register_model(context.conn, directory, stage.name)
-    outputs = [["model", stage.name], ["file", str(directory / "model.json")]]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place first: a name that another model has is refused before anything of that one is touched.
+    with TemporaryDirectory(prefix=f".{stage.name}.", dir=directory.parent) as folder:
+        made = Path(folder) / stage.name
+        create_model(
+            made,
+            trunk=stage.trunk,
+            weights=None if stage.weights is None else str(stage.weights),
+            sha256=stage.sha256,
+            size=stage.size,
+            fit=stage.fit,
+            mean=stage.mean,
+            std=stage.std,
+            trunk_options=stage.trunk_options,
+            gem_p=stage.gem_p,
+            dimension=stage.dimension,
+            seed=stage.seed,
+        )
+        row = register_model(context.conn, made, stage.name, place=directory)
+        save_model(load_model(made), directory, overwrite=True)
+    outputs = [["model", stage.name], *files(directory / MANIFEST, directory / WEIGHTS)]
     return {"model": row.name, "dimension": row.dimension, "sha256": row.weights_sha256, "outputs": outputs}
 
 
@@ -142,53 +156,65 @@ def embed(context: Context, stage: kinds.Embed) -> Result:
     model = model_queries.find_model(context.conn, stage.model)
     return {
         **plain(embed_all(context.conn, model, stage.what, datasets=stage.datasets)),
-        "outputs": [["model", stage.model]],
+        "outputs": [["model_id", str(model.model_id)]],
     }
 
 
 def codes(context: Context, stage: kinds.Codes) -> Result:
-    """Build a code set per level, replacing those of an earlier run."""
+    """Build a code set per level; one of an earlier run answers until its successor is whole."""
+    model = model_queries.find_model(context.conn, stage.model)
+    row = stored_snapshot(context.conn, context.snapshot_dir) if stage.recipe == "cellmean" else None
+    made: Result = {}
+    for level in stage.levels:
+        name = context.code_set(stage.model, stage.recipe, level)
+        made[name] = _code_set(context, stage, name, level, model, row)
+    return {"code_sets": made, "outputs": [["code_set", name] for name in made]}
+
+
+def _code_set(
+    context: Context, stage: kinds.Codes, name: str, level: int, model: ModelRow, row: SnapshotRow | None
+) -> Result:
+    """Build, calibrate and index under another name; then take the name over, all in one transaction."""
     from geofix.codes.build import build_code_set
     from geofix.codes.index import build_index, recall_with_photos
     from geofix.ingest.region_text import region_ewkb
-    from geofix.localize.calibrate import calibrate_code_set
 
     conn = context.conn
-    model = model_queries.find_model(conn, stage.model)
-    row = stored_snapshot(conn, context.snapshot_dir) if stage.recipe == "cellmean" else None
-    made: Result = {}
-    names = []
-    for level in stage.levels:
-        name = context.code_set(stage.model, stage.recipe, level)
-        drop_if_there(context, name)
-        made[name] = build_code_set(
-            conn,
-            name=name,
-            model=model,
-            recipe=stage.recipe,
-            level=level,
-            snapshot_id=None if row is None else row.snapshot_id,
-            region_ewkb=None if stage.within is None else region_ewkb(conn, stage.within),
-            datasets=stage.datasets,
-        )
-        found = code_queries.find_code_set(conn, name)
-        if stage.calibrate and row is not None and row.counts.get("val", 0):
-            made[name]["calibration"] = plain(calibrate_code_set(conn, found, row.snapshot_id))
-        if stage.index:
-            made[name]["index"] = build_index(conn, found)
-            measured = recall_with_photos(conn, code_queries.find_code_set(conn, name))
-            made[name]["recall"] = None if measured is None else measured.recall
-        names.append(["code_set", name])
-    return {"code_sets": made, "outputs": names}
+    temporary = f"{name} (in the making)"
+    made = build_code_set(
+        conn,
+        name=temporary,
+        model=model,
+        recipe=stage.recipe,
+        level=level,
+        snapshot_id=None if row is None else row.snapshot_id,
+        region_ewkb=None if stage.within is None else region_ewkb(conn, stage.within),
+        datasets=stage.datasets,
+    )
+    found = code_queries.find_code_set(conn, temporary)
+    if stage.calibrate and row is not None and row.counts.get("val", 0):
+        made["calibration"] = _calibrated(context, found, row.snapshot_id)
+    if stage.index:
+        made["index"] = {**build_index(conn, found), "code_set": name}
+        measured = recall_with_photos(conn, code_queries.find_code_set(conn, temporary))
+        made["recall"] = None if measured is None else measured.recall
+    old = code_queries.replace_code_set(conn, found.code_set_id, name)
+    conn.commit()
+    if old is not None:
+        code_queries.drop_code_set(conn, code_queries.find_code_set(conn, old))
+        conn.commit()
+    return made
 
 
-def drop_if_there(context: Context, name: str) -> None:
-    """Remove a code set of an earlier run; its evaluations keep their rows."""
+def _calibrated(context: Context, code_set: CodeSet, snapshot_id: int) -> Result:
+    """The fit, or why the validation photos say nothing about the set: it stays without probabilities."""
+    from geofix.localize.calibrate import calibrate_code_set
+
     try:
-        found = code_queries.find_code_set(context.conn, name)
-    except NotFoundError:
-        return
-    code_queries.drop_code_set(context.conn, found)
+        return calibrate_code_set(context.conn, code_set, snapshot_id)
+    except BadInputError as error:
+        _log.warning("not calibrated", code_set=code_set.name, reason=str(error))
+        return {"not_calibrated": str(error)}
 
 
 def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
@@ -197,14 +223,16 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
 
     row = stored_snapshot(context.conn, context.snapshot_dir)
     rows: Result = {}
+    old = set()
     recipes = {"cellmean": "cellmean", "aerial_only": "aerial"}
     for localizer in stage.localizers:
         levels = stage.levels if localizer in (*recipes, "most_photographed") else stage.levels[:1]
         for level in levels:
             for split in stage.splits:
-                if not row.counts.get(split, 0):
-                    continue
                 name = context.evaluation(localizer, level, split)
+                if not row.counts.get(split, 0):
+                    old.add(name)  # of an earlier run, when the split still held photos
+                    continue
                 code_set = (
                     context.code_set(stage.model, recipes[localizer], level) if localizer in recipes else None
                 )
@@ -224,7 +252,9 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
         raise BadInputError(
             f"No split of {', '.join(stage.splits)} holds a photo.", hint=f"The snapshot has {row.counts}."
         )
-    return {"evaluations": plain(rows), "outputs": [["evaluation", name] for name in rows]}
+    for name in sorted(old):
+        evaluation_queries.delete_evaluation(context.conn, name)
+    return {"evaluations": rows, "outputs": [["evaluation", name] for name in rows]}
 
 
 def localize(context: Context, stage: kinds.Localize) -> Result:
@@ -235,9 +265,9 @@ def localize(context: Context, stage: kinds.Localize) -> Result:
     code_set = context.code_set(stage.model, stage.recipe, stage.level)
     answers = localize_photos(context.conn, photos, code_set, within=stage.within, k=stage.k)
     reports.add_errors(answers, truth)
-    target = context.out / "localized.json"
+    target = context.file(stage, "localized.json")
     target.write_text(json.dumps(plain(answers), indent=2), encoding="utf-8")
-    return {"photos": reports.short_answers(answers), "outputs": [["file", str(target)]]}
+    return {"photos": reports.short_answers(answers), "outputs": files(target)}
 
 
 def _asked(context: Context, stage: kinds.Localize) -> tuple[list[Path], dict[str, tuple[float, float]]]:
@@ -249,13 +279,27 @@ def _asked(context: Context, stage: kinds.Localize) -> tuple[list[Path], dict[st
             context.conn, row.snapshot_id, stage.split, stage.limit
         ):
             truth[uri.removeprefix("file://")] = (lon, lat)
+        if not truth:
+            raise BadInputError(
+                f"Split {stage.split} holds no photo.", hint=f"The snapshot has {row.counts}."
+            )
         return [Path(name) for name in truth], truth
-    names = sorted({name for pattern in stage.photos for name in glob.glob(pattern)})[: stage.limit]
+    names = matching(stage.photos)[: stage.limit]
     if not names:
         raise BadInputError(f"No file matches {', '.join(stage.photos)}.")
     return [Path(name) for name in names], truth
 
 
+# Nothing that a later stage reads is made by these.
+REPORTS = (
+    kinds.Cells,
+    kinds.Localize,
+    kinds.MissingTilesReport,
+    kinds.Table,
+    kinds.Map,
+    kinds.Assignment,
+    kinds.Dates,
+)
 STAGES: dict[type, Callable[..., Result]] = {
     kinds.IngestRegions: ingest_regions,
     kinds.IngestPhotos: ingest_photos,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from geofix.database.engine import Connection
-from geofix.database.queries.dashboard import Bounds, frame
+from geofix.database.queries.dashboard import Bounds, frame, with_cell_shapes
 
 _FOCUS = """
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
@@ -91,7 +91,7 @@ BY_CELL = (
   FROM hit GROUP BY 1
 )
 SELECT geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy,
-       w.low, w.high, c.median_m, count(*) OVER () AS places, public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape
+       w.low, w.high, c.median_m, count(*) OVER () AS places, s2_id
 FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
 ORDER BY c.n DESC, 1 LIMIT %(limit)s
 """
@@ -172,18 +172,16 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
        100::float8 * (gains - losses) / n AS difference,
        100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
        100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
-       count(*) OVER () AS places, shape
-"""
+       count(*) OVER () AS places"""
 _TALLY = """count(*) AS n, count(*) FILTER (WHERE hit_a) AS hits_a, count(*) FILTER (WHERE hit_b) AS hits_b,
          count(*) FILTER (WHERE hit_a AND NOT hit_b) AS gains, count(*) FILTER (WHERE hit_b AND NOT hit_a) AS losses"""
 COMPARE_CELLS = f"""
 WITH {_PAIRS}, counted AS (
   SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, {_TALLY} FROM pair GROUP BY 1
 ), shown AS (
-  SELECT *, geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place,
-         public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape FROM counted
+  SELECT *, geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place FROM counted
 )
-{_DIFFERENCE} FROM shown ORDER BY n DESC, code LIMIT %(limit)s
+{_DIFFERENCE}, s2_id FROM shown ORDER BY n DESC, code LIMIT %(limit)s
 """
 COMPARE_REGIONS = f"""
 WITH {_PAIRS}, counted AS (
@@ -194,7 +192,7 @@ WITH {_PAIRS}, counted AS (
          public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s, true), 5) AS shape
   FROM counted c LEFT JOIN geofix.region r USING (region_id)
 )
-{_DIFFERENCE} FROM shown ORDER BY n DESC, code LIMIT %(limit)s
+{_DIFFERENCE}, shape FROM shown ORDER BY n DESC, code LIMIT %(limit)s
 """
 
 
@@ -263,7 +261,9 @@ def by_place(
         "limit": limit,
         **focus.values(),
     }
-    return frame(conn, BY_CELL if isinstance(level, int) else BY_REGION, values)
+    if isinstance(level, int):
+        return with_cell_shapes(frame(conn, BY_CELL, values))
+    return frame(conn, BY_REGION, values)
 
 
 def quantiles(
@@ -317,4 +317,6 @@ def compare_places(
         "limit": limit,
         **focus.values(),
     }
-    return frame(conn, COMPARE_CELLS if isinstance(level, int) else COMPARE_REGIONS, values)
+    if isinstance(level, int):
+        return with_cell_shapes(frame(conn, COMPARE_CELLS, values))
+    return frame(conn, COMPARE_REGIONS, values)

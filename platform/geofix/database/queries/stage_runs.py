@@ -18,9 +18,11 @@ VALUES (%(pipeline)s, %(stage)s, %(inputs)s, %(result)s, %(seconds)s)
 ON CONFLICT (pipeline, stage) DO UPDATE SET inputs_sha256 = excluded.inputs_sha256, result = excluded.result,
   seconds = excluded.seconds, finished_at = now()
 """
+FORGET = "DELETE FROM geofix.stage_run WHERE pipeline = %(pipeline)s AND stage = ANY (%(stages)s)"
 EXISTS = {
     "dataset": "SELECT 1 FROM geofix.dataset WHERE name = %(name)s",
     "model": "SELECT 1 FROM geofix.model WHERE name = %(name)s",
+    "model_id": "SELECT 1 FROM geofix.model WHERE model_id::text = %(name)s",
     "snapshot": "SELECT 1 FROM geofix.snapshot WHERE sha256 = %(name)s",
     "code_set": "SELECT 1 FROM geofix.code_set WHERE name = %(name)s AND state = 'ready'",
     "evaluation": "SELECT 1 FROM geofix.evaluation WHERE name = %(name)s",
@@ -56,6 +58,11 @@ def store(
             "seconds": seconds,
         },
     )
+
+
+def forget(conn: Connection, pipeline: str, stages: Sequence[str]) -> None:
+    """Stages that are about to be made anew count as never run until they have finished."""
+    conn.execute(FORGET, {"pipeline": pipeline, "stages": list(stages)})
 
 
 def outputs_exist(conn: Connection, outputs: Iterable[Sequence[str]]) -> bool:
