@@ -1,4 +1,4 @@
-"""Make docs/images/world.png from a demo home: GEOFIX_HOME=... python scripts/readme_pictures.py FOLDER."""
+"""Make docs/images/world.jpg from a demo home: GEOFIX_HOME=... python scripts/readme_pictures.py FOLDER."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS, ROWS, SIDE = 10, 4, 96
 
 
 def main(out: Path) -> None:
-    """Write world.png."""
+    """Write world.jpg."""
     home = get_settings().home_dir
     photos = sorted((home / "worlds" / "demo-0" / "photos").rglob("*.jpg"))[: COLUMNS * ROWS]
     rows = [
@@ -36,7 +36,7 @@ def main(out: Path) -> None:
         read_square([sources[i] for i in row[3]], x, y, size_px=SIDE)[0]
         for row, x, y in zip(chosen, lon, lat, strict=True)
     ]
-    Image.fromarray(np.concatenate([*rows, strip(cut, SIDE)])).save(out / "world.png", optimize=True)
+    Image.fromarray(np.concatenate([*rows, strip(cut, SIDE)])).save(out / "world.jpg", quality=88)
 
 
 def strip(pictures: list[np.ndarray], height: int) -> np.ndarray:

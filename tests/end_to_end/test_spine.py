@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
+from commands import ROOT, geofix
 from geofix.pipeline.file import load_pipeline
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-
-
-def geofix(home: Path, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line in a home of its own."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("GEOFIX_", "PG"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "geofix.cli", *arguments],
-        capture_output=True,
-        text=True,
-        env={**keep, "GEOFIX_HOME": str(home), "OMP_NUM_THREADS": "2", **environment},
-        cwd=ROOT,
-        timeout=550,
-        check=False,
-    )
-    said = f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-    assert done.returncode == code, said
-    return done
 
 
 @pytest.fixture(scope="module")

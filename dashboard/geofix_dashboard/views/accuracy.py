@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -14,37 +11,11 @@ from geofix.errors import GeofixError
 from geofix.spatial import s2
 from geofix_dashboard import data, links, maps, theme
 from geofix_dashboard.views import accuracy_compare, accuracy_errors, accuracy_photos, accuracy_places
+from geofix_dashboard.views.accuracy_choice import Choice
 
 VIEWS = {"places": "Map and table", "errors": "Errors", "photos": "Worst photos", "compare": "Compare"}
 THRESHOLDS_M = (25, 50, 100, 200, 500, 1_000, 25_000, 200_000, 750_000, 2_500_000)
 NONE = "none"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the page shows.
-
-    Attributes:
-        name: The evaluation.
-        created: When it was stored; part of every cache key.
-        other: The evaluation it is compared with, or None.
-        threshold_m: An answer counts within this many metres.
-        level: A level of regions, or an S2 level.
-        focus: Only photos in there.
-        place: The focus as it stands in the URL, `country:SK` or `s2:TOKEN`; None: everywhere.
-        bounds: West, south, east, north of all photos of the evaluation.
-        row: Its summary and metrics.
-    """
-
-    name: str
-    created: str
-    other: str | None
-    threshold_m: float
-    level: str | int
-    focus: Focus
-    place: str | None
-    bounds: maps.Bounds
-    row: dict[str, Any]
 
 
 def render() -> None:
@@ -148,14 +119,6 @@ def _level_text(level: str) -> str:
     from geofix_dashboard.views.coverage import cell_size
 
     return f"S2 level {level[3:]} (about {cell_size(int(level[3:]))})" if level.startswith("s2-") else level
-
-
-def look_inside(code: str | None, level: str | int) -> None:
-    """Narrow the page to a place, in the URL, cut finer; what lies outside every region is left alone."""
-    if code is None or code == "-":
-        return
-    links.put("in", f"{'s2' if isinstance(level, int) else level}:{code}")
-    links.forget("level_by")
 
 
 def _breadcrumb(place: str | None) -> None:

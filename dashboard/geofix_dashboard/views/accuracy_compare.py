@@ -11,7 +11,7 @@ from geofix.errors import BadInputError
 from geofix_dashboard import data, maps, theme
 
 if TYPE_CHECKING:
-    from geofix_dashboard.views.accuracy import Choice
+    from geofix_dashboard.views.accuracy_choice import Choice
 
 
 def render(choice: Choice) -> None:

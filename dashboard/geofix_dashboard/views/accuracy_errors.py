@@ -12,7 +12,7 @@ from geofix.evaluation.metrics import wilson
 from geofix_dashboard import charts, data, maps, theme
 
 if TYPE_CHECKING:
-    from geofix_dashboard.views.accuracy import Choice
+    from geofix_dashboard.views.accuracy_choice import Choice
 
 KS = (1, 5, 10, 100)
 

@@ -10,7 +10,7 @@ import streamlit as st
 from geofix_dashboard import data, links, theme
 
 if TYPE_CHECKING:
-    from geofix_dashboard.views.accuracy import Choice
+    from geofix_dashboard.views.accuracy_choice import Choice
 
 PER_PAGE = 6
 

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import data, maps, theme
-from geofix_dashboard.views import accuracy
+from geofix_dashboard.views.accuracy_choice import look_inside
 
 if TYPE_CHECKING:
-    from geofix_dashboard.views.accuracy import Choice
+    from geofix_dashboard.views.accuracy_choice import Choice
 
 MAP, TABLE = "accuracy-map", "accuracy-table"
 
@@ -46,7 +46,7 @@ def render(choice: Choice) -> None:
             [layer],
             choice.bounds,
             outline_level=outline,
-            on_select=lambda: accuracy.look_inside(maps.clicked(key), choice.level),
+            on_select=lambda: look_inside(maps.clicked(key), choice.level),
         )
         _legend(rows, choice)
     with right:
@@ -128,4 +128,4 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
 
 def _row_chosen(codes: list[str], choice: Choice) -> None:
     picked = st.session_state[f"{TABLE}-{choice.place or 'all'}"]["selection"]["rows"]
-    accuracy.look_inside(codes[picked[0]] if picked else None, choice.level)
+    look_inside(codes[picked[0]] if picked else None, choice.level)

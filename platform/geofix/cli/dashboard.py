@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -38,14 +37,11 @@ def dashboard(
 
     Example: geofix dashboard --port 8501
     """
-    raise typer.Exit(serve(port=port, address=address))
+    serve(port=port, address=address)
 
 
-def serve(port: int = 8501, address: str = "localhost") -> int:
-    """Serve the dashboard in a process of its own until it ends or is interrupted; say its address first.
-
-    Returns:
-        The exit code, 0 after an interrupt.
+def serve(port: int = 8501, address: str = "localhost") -> NoReturn:
+    """Say the dashboard's address and become its server: this process is replaced, so signals reach it.
 
     Raises:
         ServiceError: Streamlit is not installed.
@@ -53,12 +49,9 @@ def serve(port: int = 8501, address: str = "localhost") -> int:
     line = command_line(port, address)
     shown = "localhost" if address in ("0.0.0.0", "::", "") else address  # noqa: S104 only compared
     say(f"The dashboard is at http://{f'[{shown}]' if ':' in shown else shown}:{port} (Ctrl-C ends it)")
-    with subprocess.Popen(line) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.wait(timeout=20)
-            return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(line[0], line)
 
 
 def command_line(port: int, address: str) -> list[str]:

@@ -12,6 +12,8 @@ from geofix.cli.output import JsonOption, command, emit, table
 
 app = typer.Typer(no_args_is_help=True)
 
+DUMP_MAGIC = b"PGDMP"  # first bytes of pg_dump's custom format
+
 
 @app.command()
 @command
@@ -94,8 +96,15 @@ def restore(
     """
     from geofix.database.cluster import database_url
     from geofix.database.upkeep import restore_and_migrate
+    from geofix.errors import BadInputError
     from geofix.settings import get_settings
 
     settings = get_settings()
+    if file.is_file():
+        with file.open("rb") as opened:
+            if opened.read(len(DUMP_MAGIC)) != DUMP_MAGIC:
+                raise BadInputError(
+                    f"{file} is no dump.", hint="Give the file that `geofix db backup` wrote."
+                )
     result = restore_and_migrate(database_url(settings, "owner"), file, settings)
     emit({"restored": file, **result}, as_json=json)

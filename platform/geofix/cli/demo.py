@@ -39,7 +39,7 @@ def demo(
     if not no_serve:
         from geofix.cli.dashboard import serve
 
-        raise typer.Exit(serve(port=port))
+        serve(port=port)
 
 
 def _prepare(size: str, seed: int) -> Path:

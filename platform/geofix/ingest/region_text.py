@@ -77,7 +77,10 @@ def _ewkb(shape: BaseGeometry, where: str) -> bytes:
     """Repair, keep polygons, check that there are any."""
     from geofix.imagery.footprints import keep_polygons
 
-    polygons = keep_polygons(shapely.make_valid(shape))
+    try:
+        polygons = keep_polygons(shapely.make_valid(shape))
+    except shapely.errors.ShapelyError as error:  # a coordinate that is no number
+        raise BadInputError(f"{where} cannot be repaired: {error}.") from error
     if polygons.is_empty:
         raise BadInputError(f"{where} holds no polygon.", hint="Give a polygon in longitude and latitude.")
     west, south, east, north = polygons.bounds

@@ -99,7 +99,7 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
     wall[own] = rng.uniform(0.35, 0.9, (int(own.sum()), 3))
     rise = np.where(flat, 0.0, np.where(across, hx, hy) * rng.uniform(0.55, 0.95, n))
     roof = np.where(flat[:, None], 0.5 * roof + 0.28, roof)
-    shop = (rng.random(n) < np.clip(built - 0.25, 0, 0.5)) & (floors > 1)
+    shop = (rng.random(n) < np.clip(built - 0.1, 0, 0.65)) & (floors > 1)
     if not ground_only:
         wall, shop = np.full_like(wall, 0.66), np.zeros(n, dtype=bool)
     if not shared:
@@ -196,7 +196,7 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
     s = stations(site.roads, 5.0)
     edge = s["edge"].astype(int)
     built = site.town(s["x"], s["y"])
-    for chance, is_sign in (((0.05 + 0.11 * (built > 0.2)), True), (0.16 * (built > 0.2), False)):
+    for chance, is_sign in (((0.07 + 0.14 * (built > 0.2)), True), (0.16 * (built > 0.2), False)):
         keep = (rng.random(len(edge)) < chance) & (site.roads.kind[edge] > TRACK) & (s["end"] > 5)
         e, n = edge[keep], int(keep.sum())
         side = rng.choice([-1.0, 1.0], n)
@@ -220,7 +220,7 @@ def make_furniture(rng: np.random.Generator, site: Site) -> Sprites:
             )
         )
         if is_sign:
-            size = rng.uniform(0.38, 0.6, n) * np.where(rng.random(n) < 0.2, 1.8, 1)
+            size = rng.uniform(0.45, 0.75, n) * np.where(rng.random(n) < 0.2, 1.8, 1)
             shape = {0: t.RECT, 1: t.ELLIPSE, 3: t.CONE}[style.sign_shape]
             shape_n = np.where(rng.random(n) < 0.7, shape, t.RECT)
             code = d.glyph[of] ^ np.where(rng.random(n) < 0.6, 0, 1 << rng.integers(0, 9, n))

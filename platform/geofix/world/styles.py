@@ -95,6 +95,16 @@ def _draw(rng: np.random.Generator, ranges: Hsv) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(h % 1.0, s, v)
 
 
+def _family(rng: np.random.Generator, ranges: Hsv, count: int) -> list[tuple[float, float, float]]:
+    """Colours of about one hue, as the builders of one neighbourhood liked it."""
+    h, s, v = (float(rng.uniform(lo, hi)) for lo, hi in ranges)
+    out = []
+    for _ in range(count):
+        hue, value = (h + rng.normal(0, 0.025)) % 1.0, float(np.clip(v * rng.uniform(0.8, 1.12), 0, 1))
+        out.append(colorsys.hsv_to_rgb(hue, float(np.clip(s * rng.uniform(0.7, 1.25), 0, 1)), value))
+    return out
+
+
 @dataclass(frozen=True)
 class Districts:
     """Palettes of the districts of one patch; every array has one row per district."""
@@ -143,22 +153,22 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
     jitter = rng.uniform(-0.38, 0.38, (2, n)) * SPACING_M
     rows: dict[str, list[object]] = {k: [] for k in ("facades", "roofs", "trim", "shop", "sign", "fence_rgb")}
     ground: dict[str, list[object]] = {k: [] for k in ("foliage", "asphalt", "paving", "lawn", "crops")}
-    anywhere: Hsv = ((0.0, 1.0), (0.45, 0.85), (0.45, 0.85))
+    anywhere: Hsv = ((0.0, 1.0), (0.25, 0.55), (0.6, 0.92))
+    vivid: Hsv = ((0.0, 1.0), (0.5, 0.9), (0.45, 0.85))
     for _ in range(n):
-        facade = style.facades[int(rng.random() < 0.45)]
-        rows["facades"].append([_draw(rng, facade), _draw(rng, facade), _draw(rng, style.facades[1])])
+        rows["facades"].append(_family(rng, anywhere if rng.random() < 0.45 else style.facades[0], 3))
         roof = (
             STYLES[int(rng.integers(3))].roofs[0]
             if rng.random() < 0.2
             else style.roofs[int(rng.random() < 0.35)]
         )
         rows["roofs"].append([_draw(rng, roof), _draw(rng, roof)])
-        rows["trim"].append(_draw(rng, anywhere) if rng.random() < 0.5 else (0.9, 0.9, 0.88))
-        rows["shop"].append([_draw(rng, anywhere), _draw(rng, anywhere)])
+        rows["trim"].append(_draw(rng, vivid) if rng.random() < 0.7 else (0.9, 0.9, 0.88))
+        rows["shop"].append(_family(rng, vivid, 2))
         rows["sign"].append(
-            [_draw(rng, anywhere), (0.93, 0.93, 0.9) if rng.random() < 0.6 else (0.1, 0.1, 0.12)]
+            [_draw(rng, vivid), (0.93, 0.93, 0.9) if rng.random() < 0.6 else (0.1, 0.1, 0.12)]
         )
-        rows["fence_rgb"].append(_draw(rng, ((0.0, 1.0), (0.05, 0.4), (0.3, 0.85))))
+        rows["fence_rgb"].append(_draw(rng, ((0.0, 1.0), (0.1, 0.45), (0.3, 0.85))))
         ground["foliage"].append([_draw(rng, style.foliage), _draw(rng, style.foliage)])
         ground["asphalt"].append(_draw(rng, style.asphalt))
         ground["paving"].append(_draw(rng, ((0.0, 0.14), (0.02, 0.3), (0.45, 0.75))))
@@ -175,7 +185,7 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
         setback_m=rng.choice([0.8, 3.0, 6.0, 10.0], n, p=[0.25, 0.3, 0.3, 0.15]),
         plot_m=rng.uniform(13, 24, n),
         window=rng.integers(0, 8, n).astype(np.int32),
-        fence=rng.integers(0, 5, n).astype(np.int32),
+        fence=rng.choice(5, n, p=[0.1, 0.21, 0.23, 0.23, 0.23]).astype(np.int32),
         tree_lined=rng.choice([0.0, 0.35, 0.9], n, p=[0.4, 0.3, 0.3]),
         garden=rng.uniform(0.2, 1.0, n),
         species=species,

@@ -175,8 +175,8 @@ def frame(conn: Connection, statement: str, values: Mapping[str, Any] | None = N
 def with_cell_shapes(rows: pd.DataFrame) -> pd.DataFrame:
     """The frame with its column s2_id turned into shape, the cell's outline as GeoJSON text.
 
-    Straight lines between the four corners: an edge of level 6, at most 160 km long, bends away from its line
-    by less than 0.5 km * tan(latitude), and edges half as long by a quarter of that.
+    Straight lines between the four corners: an edge of level 4, at most 640 km long, bends away from its line
+    by less than 8 km * tan(latitude), and one half as long by a quarter of that.
     """
     corners = s2.corners(rows["s2_id"].to_numpy(np.int64))
     # A cell across the 180th meridian is drawn in one piece beyond it.

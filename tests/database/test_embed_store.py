@@ -1,0 +1,134 @@
+"""Embedding into the database: once each, batch by batch, whatever is broken or interrupted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_world import DIMENSION, PHOTOS, SEQUENCES, TOWNS, SmallWorld, photos
+
+from geofix.codes import embed_store
+from geofix.codes.embed import embed_images
+from geofix.codes.embed_store import embed_all, load_encoder
+from geofix.database.engine import connect
+from geofix.database.queries.models import add_embeddings, find_model, photos_to_embed
+from geofix.errors import BadInputError, NotFoundError
+from geofix.ingest.photos import ingest_photos
+from helpers import add_model
+
+ALL = len(TOWNS) * SEQUENCES * PHOTOS
+
+
+@pytest.fixture
+def model(small: SmallWorld):
+    """The tiny model under a second name, with nothing embedded; gone afterwards."""
+    from geofix.codes.register import register_model
+    from geofix.database.queries.models import delete_model
+
+    with connect() as conn:
+        row = register_model(conn, small.folder / "tiny", "second")
+    yield row
+    with connect() as conn:
+        delete_model(conn, row)
+
+
+def vectors(conn, name):
+    rows = conn.execute(
+        "SELECT e.photo_id, e.embedding FROM photo_embedding e JOIN model USING (model_id) WHERE name = %s"
+        " ORDER BY 1",
+        (name,),
+    ).fetchall()
+    return [row[0] for row in rows], np.array([row[1].to_numpy() for row in rows], np.float64)
+
+
+def test_what_is_there_is_not_embedded_again(small):
+    with connect() as conn:
+        result = embed_all(conn, find_model(conn, "tiny"), "photos", workers=1)
+        assert (result.embedded, result.skipped, result.failed) == (0, ALL, 0)
+        air = embed_all(conn, find_model(conn, "tiny"), "aerial", workers=1)
+        assert air.embedded == 0 and air.skipped > 0
+
+
+def test_an_interrupted_run_is_continued_and_ends_like_a_whole_one(small, model, monkeypatch):
+    monkeypatch.setattr(embed_store, "_STORE", 16)
+    calls = []
+
+    def dies(conn, *rest):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return add_embeddings(conn, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embed_store.model_queries, "add_embeddings", dies)
+        with pytest.raises(KeyboardInterrupt), connect() as conn:
+            embed_all(conn, model, "photos", batch_size=8, workers=1)
+    with connect() as conn:
+        assert len(vectors(conn, "second")[0]) == 32  # two transactions of sixteen
+        rest = embed_all(conn, model, "photos", batch_size=8, workers=1)
+        assert (rest.embedded, rest.skipped) == (ALL - 32, 32)
+        whole, second = vectors(conn, "tiny"), vectors(conn, "second")
+    assert whole[0] == second[0] and np.allclose(whole[1], second[1], atol=2e-3)
+    assert np.allclose(np.linalg.norm(second[1], axis=1), 1, atol=1e-3)
+
+
+def test_a_broken_file_is_told_and_tried_again(small, tmp_path):
+    root = photos(tmp_path / "more", towns=1, seed=9)
+    with connect() as conn:
+        ingest_photos(conn, root, dataset="more", metadata=root / "metadata.csv", workers=1)
+        whole = (root / "0-0" / "0.jpg").read_bytes()
+        (root / "0-0" / "0.jpg").write_bytes(whole[:100])
+        (root / "0-0" / "1.jpg").unlink()
+        model = find_model(conn, "tiny")
+        result = embed_all(conn, model, "photos", datasets=["more"], workers=1)
+        assert (result.embedded, result.failed) == (SEQUENCES * PHOTOS - 2, 2)
+        assert len(result.failures) == 2 and all(reason for _, reason in result.failures)
+        (root / "0-0" / "0.jpg").write_bytes(whole)
+        again = embed_all(conn, model, "photos", datasets=["more"], workers=1)
+        assert (again.embedded, again.failed, again.skipped) == (1, 1, SEQUENCES * PHOTOS - 2)
+        from geofix.database.ownership import delete_dataset
+
+        delete_dataset(conn, "more")
+
+
+def test_rows_of_photos_that_are_gone_or_there_already_are_left_out(small, model):
+    with connect() as conn:
+        (photo,) = conn.execute("SELECT min(photo_id) FROM photo_record").fetchone()
+        unit = np.eye(DIMENSION)[0]
+        rows = [(photo, unit), (10**12, unit)]
+        assert add_embeddings(conn, "photo_embedding", model.model_id, rows) == 1
+        assert add_embeddings(conn, "photo_embedding", model.model_id, rows) == 0
+        assert photos_to_embed(conn, model.model_id, None)[1] == ALL
+        assert len(photos_to_embed(conn, model.model_id, ["streets"])[0]) == ALL - 1
+        assert photos_to_embed(conn, model.model_id, ["ortho"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("photos", "ortho"), ("aerial", "streets"), ("photos", "x' OR 1=1 --")]
+)
+def test_a_data_set_that_does_not_exist_is_named(small, kind, name):
+    with connect() as conn, pytest.raises(NotFoundError, match="No data set of kind") as caught:
+        embed_all(conn, find_model(conn, "tiny"), kind, datasets=["streets", name])
+    assert name in str(caught.value)
+
+
+def test_other_weights_in_the_directory_are_refused(small):
+    with connect() as conn:
+        add_model(conn, "impostor", DIMENSION)
+        conn.execute(
+            "UPDATE model SET directory_uri = %s WHERE name = 'impostor'", (str(small.folder / "tiny"),)
+        )
+        with pytest.raises(BadInputError, match="was registered with 000000000000"):
+            load_encoder(find_model(conn, "impostor"), "ground")
+        conn.rollback()
+
+
+def test_the_stored_vector_is_the_encoders(small):
+    with connect() as conn:
+        encoder = load_encoder(find_model(conn, "tiny"), "ground", "cpu")
+        path = small.photo(3, 2, 1)
+        (_, wanted), *_ = list(embed_images(encoder, [(0, path)], workers=1))
+        (found,) = conn.execute(
+            "SELECT embedding FROM photo_embedding JOIN photo_record USING (photo_id) WHERE uri = %s",
+            (str(path),),
+        ).fetchone()
+    assert np.allclose(found.to_numpy(), wanted[0], atol=2e-3)
