@@ -6,8 +6,8 @@ import json
 
 import pytest
 import yaml
-
 from commands import ROOT, geofix
+
 from geofix.pipeline.file import load_pipeline
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

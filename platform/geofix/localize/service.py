@@ -115,7 +115,8 @@ def localize_photos(
     failures = {int(key): reason for key, reason in report.failures}
     if not vectors:
         raise BadInputError(
-            f"{photos[0]} cannot be read: {failures.get(0, 'no reason')}.", hint="Give image files."
+            f"{photos[0]} cannot be read: {failures.get(0, 'no reason').removesuffix('.')}.",
+            hint="Give image files.",
         )
     return [
         _answer(conn, used, photo, vectors[i], k, region, ranges)
