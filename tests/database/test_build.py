@@ -17,7 +17,7 @@ from geofix.database.queries import codes as queries
 from geofix.database.queries import models as model_queries
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.models.create import create_model
-from geofix.snapshots.build import stored_snapshot
+from geofix.snapshots.build import build_snapshot, stored_snapshot
 from geofix.spatial import s2
 
 HOSTILE = "x'); DROP TABLE geofix.code_set; --\" %s {0} \\ ü"
@@ -111,7 +111,7 @@ def test_a_successor_takes_the_name_at_once_or_not_at_all(small):
         assert other.execute(levels, (query,)).fetchall() == [(14,)]
         other.rollback()
         assert old is not None and queries.find_code_set(conn, old).state == "dropping"
-        queries.drop_code_set(conn, queries.find_code_set(conn, old))
+        assert queries.drop_replaced(conn, "live") == 1 and queries.drop_replaced(conn, "live") == 0
         queries.drop_code_set(conn, queries.find_code_set(conn, "live"))
         conn.commit()
         left = "SELECT count(*) FROM pg_tables WHERE schemaname = 'geofix_leaf' AND tablename ~ '^cell_code'"
@@ -182,6 +182,13 @@ def test_a_model_may_move_and_its_weights_may_come_from_elsewhere(conn, small, t
     assert model_queries._without_places({"ground": {"weights_uri": "/a", "seed": 1}}) == {
         "ground": {"seed": 1}
     }
+
+
+def test_a_snapshot_of_test_photos_alone_needs_no_other_split(conn, tmp_path):
+    made = build_snapshot(conn, ["streets"], tmp_path / "alone", mode="test")
+    assert made["photos"]["test_unseen"] == sum(made["photos"].values()) > 0
+    with pytest.raises(BadInputError, match="train"):
+        build_snapshot(conn, ["streets"], tmp_path / "none", mode="test", required=("train",))
 
 
 def test_states_that_cannot_be_searched(conn):

@@ -47,6 +47,10 @@ UPDATE geofix.code_set SET name = format('%%s (replaced %%s)', name, code_set_id
        stale_reason = 'replaced by a newer build'
 WHERE name = %(name)s RETURNING name
 
+-- RETIRED
+SELECT name FROM geofix.code_set
+WHERE state = 'dropping' AND starts_with(name, %(name)s || ' (replaced ') ORDER BY code_set_id
+
 -- RENAME
 UPDATE geofix.code_set SET name = %(name)s WHERE code_set_id = %(code_set_id)s
 

@@ -94,7 +94,9 @@ class Snapshot(_Stage):
     test: float = 0.15
     val: float = 0.1
     seed: int = 0
-    required: list[str] = ["train", "val", "test_seen", "test_unseen"]
+    required: list[str] | None = Field(
+        None, description="Splits that may not come out empty; all where it is left out, unless mode is test."
+    )
 
 
 class MakeModel(_Stage):

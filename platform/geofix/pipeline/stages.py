@@ -105,7 +105,7 @@ def snapshot(context: Context, stage: kinds.Snapshot) -> Result:
         stage.datasets,
         context.snapshot_dir,
         overwrite=True,
-        required=tuple(stage.required),
+        required=None if stage.required is None else tuple(stage.required),
         mode=stage.mode,
         block_level=stage.block_level,
         cell_level=stage.cell_level,
@@ -198,11 +198,9 @@ def _code_set(
         made["index"] = {**build_index(conn, found), "code_set": name}
         measured = recall_with_photos(conn, code_queries.find_code_set(conn, temporary))
         made["recall"] = None if measured is None else measured.recall
-    old = code_queries.replace_code_set(conn, found.code_set_id, name)
+    code_queries.replace_code_set(conn, found.code_set_id, name)
     conn.commit()
-    if old is not None:
-        code_queries.drop_code_set(conn, code_queries.find_code_set(conn, old))
-        conn.commit()
+    code_queries.drop_replaced(conn, name)
     return made
 
 

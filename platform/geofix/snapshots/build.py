@@ -25,7 +25,7 @@ def build_snapshot(
     out: Path,
     *,
     overwrite: bool = False,
-    required: tuple[str, ...] = SPLITS,
+    required: tuple[str, ...] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Split the photos of some data sets, write them to a directory and register it; the caller commits.
@@ -35,7 +35,7 @@ def build_snapshot(
         datasets: Names of photo data sets.
         out: Directory to create.
         overwrite: Replace an existing snapshot.
-        required: Splits that may not come out empty.
+        required: Splits that may not come out empty; None: all, but in mode `test` test_unseen alone.
         **options: Fields of `SplitConfig`.
 
     Returns:
@@ -52,6 +52,8 @@ def build_snapshot(
             f"Data sets {', '.join(datasets)} hold no photo with pixels.",
             hint="Load photos with `geofix ingest photos`.",
         )
+    if required is None:
+        required = ("test_unseen",) if options.get("mode") == "test" else SPLITS
     split = split_photos(photos, required=required, **options)
     table = labelled(photos, split)
     sequences = split.config.mode == "blocks"

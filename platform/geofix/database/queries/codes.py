@@ -59,6 +59,10 @@ UPDATE geofix.code_set SET name = format('%%s (replaced %%s)', name, code_set_id
        stale_reason = 'replaced by a newer build'
 WHERE name = %(name)s RETURNING name
 """
+RETIRED = """
+SELECT name FROM geofix.code_set
+WHERE state = 'dropping' AND starts_with(name, %(name)s || ' (replaced ') ORDER BY code_set_id
+"""
 RENAME = "UPDATE geofix.code_set SET name = %(name)s WHERE code_set_id = %(code_set_id)s"
 INSERT_RECALL = """
 INSERT INTO geofix.recall_check (code_set_id, k, queries, ef_search, scope, cells_in_scope, recall)
@@ -163,7 +167,7 @@ def insert_code_set(conn: Connection, values: Mapping[str, Any]) -> int:
 def replace_code_set(conn: Connection, code_set_id: int, name: str) -> str | None:
     """Give a new code set a name, and take it from the one that has it; the caller commits both together.
 
-    Until then every other session searches the old one. Afterwards `drop_code_set` removes it, or `geofix gc`.
+    Until then every other session searches the old one. Afterwards `drop_replaced` removes it, or `geofix gc`.
 
     Returns:
         What the old one is called now; None when there was none.
@@ -171,6 +175,15 @@ def replace_code_set(conn: Connection, code_set_id: int, name: str) -> str | Non
     row = conn.execute(RETIRE, {"name": name}).fetchone()
     conn.execute(RENAME, {"name": name, "code_set_id": code_set_id})
     return None if row is None else str(row[0])
+
+
+def drop_replaced(conn: Connection, name: str) -> int:
+    """Remove what `replace_code_set` took this name from, now or before an interruption; commits."""
+    names = [row[0] for row in conn.execute(RETIRED, {"name": name})]
+    for old in names:
+        drop_code_set(conn, find_code_set(conn, old))
+        conn.commit()
+    return len(names)
 
 
 def fill_leaf(
