@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import streamlit as st
-from small_world import World, fill
+from filled_database import World, fill
 
 from geofix.database import engine
 from geofix.settings import get_settings

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from PIL import Image
-from small_world import COUNTRIES, OUTSIDE
+from filled_database import COUNTRIES, OUTSIDE
 
 from geofix.cli.dashboard import command_line
 

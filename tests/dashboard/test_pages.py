@@ -6,7 +6,7 @@ import html
 import re
 
 import pytest
-from small_world import COUNTRIES, OUTSIDE
+from filled_database import COUNTRIES, OUTSIDE
 from streamlit.testing.v1 import AppTest
 
 from geofix.database import engine

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from small_world import COUNTRIES, OUTSIDE
+from filled_database import COUNTRIES, OUTSIDE
 
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard, dashboard_accuracy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 
 import psycopg
 import pytest
@@ -15,6 +16,11 @@ from geofix.cli.foreign import own_error
 from geofix.errors import EXIT_INTERRUPT, BadInputError, NotFoundError, ServiceError
 
 ROWS = [("somewhere/" * 12 + "photo.jpg", 5_318_938_011_446_093_979, 0.25), ("b", 7, None)]
+
+
+def plain_text(capsys) -> str:
+    """What was printed, without the colours of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
 
 
 @pytest.fixture
@@ -36,19 +42,21 @@ def test_in_a_pipe_every_row_is_one_line_without_spaces_at_its_end(capsys):
 
 
 def test_a_table_too_wide_for_the_terminal_becomes_records(capsys, terminal):
+    columns, row = ("place", *(f"cell_{i}" for i in range(4))), ("here", *[5_318_938_011_446_093_979] * 4)
     terminal(80)
-    output.table(("file", "cell", "score"), ROWS)
-    said = capsys.readouterr().out
-    assert ROWS[0][0] in said and "cell   5,318,938,011,446,093,979" in said
+    output.table(columns, [row, row])
+    said = plain_text(capsys)
+    assert said.count("cell_3  5,318,938,011,446,093,979") == 2 and "- 2 -" in said
     terminal(200)
-    output.table(("file", "cell", "score"), ROWS)
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 200
+    output.table(columns, [row, row])
+    assert "- 2 -" not in (said := plain_text(capsys))
+    assert max(map(len, said.splitlines())) <= 200
 
 
 def test_a_table_that_fits_stays_a_table(capsys, terminal):
     terminal(80)
-    output.table(("name", "what it is"), [("a", "many words that may be folded " * 6)])
-    assert "record" not in (said := capsys.readouterr().out) and "─" in said
+    output.table(("file", "words"), [(ROWS[0][0], "many words that may be folded " * 6)])
+    assert "─" in (said := plain_text(capsys)) and "- 1 -" not in said
     assert max(map(len, said.splitlines())) <= 80
 
 

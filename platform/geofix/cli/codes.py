@@ -154,19 +154,20 @@ def list_(json: JsonOption = False) -> None:
 
     with connect("reader") as conn:
         rows = list_code_sets(conn)
-    columns = (
-        "name",
-        "model",
-        "recipe",
-        "level",
-        "state",
-        "cells",
-        "with_prototype",
-        "with_aerial",
-        "total_bytes",
-        "recall",
-    )
-    emit(rows, as_json=json, human=lambda: table(columns, [[r[c] for c in columns] for r in rows]))
+    columns = {
+        "name": "name",
+        "model": "model",
+        "recipe": "recipe",
+        "level": "level",
+        "state": "state",
+        "cells": "cells",
+        "with photos": "with_prototype",
+        "with aerial": "with_aerial",
+        "bytes": "total_bytes",
+        "recall": "recall",
+    }
+    shown = [[row[key] for key in columns.values()] for row in rows]
+    emit(rows, as_json=json, human=lambda: table(list(columns), shown))
 
 
 @app.command()

@@ -271,7 +271,7 @@ def _line(row: JobRow) -> list[Any]:
     text = _progress(row)
     first = (row.error or "").splitlines()[:1]
     stamp = row.submitted_at.strftime("%m-%d %H:%M:%S")
-    return [str(row.job_id), row.kind, row.state, row.queue, text, row.attempts, stamp, *(first or [""])]
+    return [str(row.job_id)[:8], row.kind, row.state, row.queue, text, row.attempts, stamp, *(first or [""])]
 
 
 def _print_event(event: dict[str, Any]) -> None:

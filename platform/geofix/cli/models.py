@@ -105,18 +105,17 @@ def list_(json: JsonOption = False) -> None:
 
     with connect("reader") as conn:
         rows = list_models(conn)
-    columns = (
-        "name",
-        "kind",
-        "dimension",
-        "weights_sha256",
-        "photo_embedding_bytes",
-        "aerial_embedding_bytes",
-    )
+    columns = {
+        "name": "name",
+        "kind": "kind",
+        "dimension": "dimension",
+        "weights": "weights_sha256",
+        "photo embeddings, bytes": "photo_embedding_bytes",
+        "aerial embeddings, bytes": "aerial_embedding_bytes",
+    }
+    shown = [[str(r[k])[:12] if k == "weights_sha256" else r[k] for k in columns.values()] for r in rows]
     emit(
         rows,
         as_json=json,
-        human=lambda: table(
-            columns, [[str(r[c])[:12] if c == "weights_sha256" else r[c] for c in columns] for r in rows]
-        ),
+        human=lambda: table(list(columns), shown),
     )

@@ -30,9 +30,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 
 _UNFOLDED = 1_000_000  # columns of a table that goes to a file or a pipe: nothing there folds lines
 _LONGEST_CELL = 1_000  # characters; a table is for reading, files and JSON hold all
+_LONGEST_WORD = 24  # characters; a longer one may be broken
 _LONGEST_VALUE = 400  # characters of one value of a single thing
 _out = Console(emoji=False, highlight=False)
-_err = Console(stderr=True, soft_wrap=True, emoji=False)
+_err = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
 
 
 class State:
@@ -131,19 +132,32 @@ def table(
         drawn.add_row(*map(Text, row))
     if not _out.is_terminal:
         _write_unfolded(drawn)
-    elif header and cells and _narrowest(columns, cells) > _out.width:
+    elif (widths := _widths(columns, cells)) is None and header and cells:
         _write_records(columns, cells, title)
     else:
+        for i, width in enumerate(widths or ()):
+            drawn.columns[i].width = width
         _out.print(drawn)
 
 
-def _narrowest(columns: Sequence[str], cells: list[list[str]]) -> int:
-    """Width of a table in which no word is broken: two more than the longest word of each column."""
-    words = [max((*heading.split(), ""), key=len) for heading in columns]
-    longest = [
-        max([len(words[i]), *(len(w) for row in cells for w in row[i].split())]) for i in range(len(columns))
+def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int] | None:
+    """Width of each column on this terminal, the widest folded first; None when words would be broken.
+
+    Paths and the like may be broken: what is longer than _LONGEST_WORD.
+    """
+    texts = [[heading, *(row[i] for row in cells)] for i, heading in enumerate(columns)]
+    widths = [
+        max(1, *(len(line) for text in column for line in (text.splitlines() or [""]))) for column in texts
     ]
-    return sum(longest) + 2 * len(columns) + 1
+    words = [[len(word) for text in column for word in text.split()] for column in texts]
+    least = [min(_LONGEST_WORD, max([1, *lengths])) for lengths in words]
+    room = _out.width - 2 * len(columns) - 1
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        i = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+        widths[i] -= 1
+    return widths
 
 
 def _clipped(text: str, longest: int = _LONGEST_CELL) -> str:

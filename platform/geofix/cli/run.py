@@ -35,11 +35,18 @@ def run(
 
     results = run_pipeline(pipeline, variables=mapping(var, commas=False), force=force)
     emit(
-        [{"stage": r.stage, "skipped": r.skipped, "seconds": r.seconds, **r.result} for r in results],
+        [document(r) for r in results],
         as_json=json,
         human=lambda: show_results(results),
     )
     say(f"Reports are in {get_settings().home_dir / 'runs'}.")
+
+
+def document(result: StageResult) -> dict[str, Any]:
+    """A stage and what it made; `embed` counts what it skipped under result_skipped."""
+    own = {"stage": result.stage, "skipped": result.skipped, "seconds": result.seconds}
+    made = {f"result_{key}" if key in own else key: value for key, value in result.result.items()}
+    return own | made
 
 
 def show_results(results: list[StageResult]) -> None:

@@ -47,7 +47,7 @@ def sql(
     asked = sys.stdin.read() if statement == "-" else statement
     if not asked.strip():
         raise UsageError(
-            "The statement is empty.", hint='For example geofix sql "SELECT count(*) FROM photo".'
+            "An empty statement returns no rows.", hint='For example geofix sql "SELECT count(*) FROM photo".'
         )
     rows = min(SCREEN_ROWS, settings.sql_max_rows) if kind == "table" and not json else None
     with ask(asked, settings, max_rows=rows) as answer:
