@@ -142,9 +142,13 @@ def hint_guesses(
 
 
 def as_data(p: Photos, train: NDArray[np.int64], test: NDArray[np.int64]) -> Data:
+    """What the probes learn from, at PROBE_PX."""
+    small = np.stack(
+        [np.asarray(Image.fromarray(x).resize(PROBE_PX, Image.Resampling.BOX)) for x in p.pixels]
+    )
     cells, label = np.unique(p.cell[train], return_inverse=True)
     lon, lat = s2.center(cells)
-    return Data(p.pixels[train], p.pixels[test], p.at[train], p.at[test], label, np.c_[lon, lat])
+    return Data(small[train], small[test], p.at[train], p.at[test], label, np.c_[lon, lat])
 
 
 def read_tiles(root: Path, at: Floats, date: str) -> NDArray[np.uint8]:
@@ -168,10 +172,7 @@ def read_tiles(root: Path, at: Floats, date: str) -> NDArray[np.uint8]:
 def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> dict[str, float]:
     """What small networks learn in `seconds` of CPU each: ground alone, and ground to aerial."""
     train, test = split(p, rng)
-    small = np.stack(
-        [np.asarray(Image.fromarray(x).resize(PROBE_PX, Image.Resampling.BOX)) for x in p.pixels]
-    )
-    data = as_data(dataclasses.replace(p, pixels=small), train, test)
+    data = as_data(p, train, test)
     ground = learn_ground(data, seconds)
     shift = rng.uniform(-45, 45, (len(train), 2)) / (111_200 * np.cos(np.radians(45)), 111_200)
     tiles = read_tiles(root, data.train_at + shift, "2019-07-16")
@@ -215,6 +216,8 @@ def untrained(p: Photos, table: Table, rng: np.random.Generator) -> float:
     table.row("oracle: centre of the true L15 cell", recall(np.c_[lon, lat], truth), low=95.0)
     table.row("chance: a random training photo", chance)
     table.row("the most photographed cell", recall(np.broadcast_to(most.reshape(1, 2), truth.shape), truth))
+    noise = 0.7 + 350 * np.sqrt(max(chance, 0.1) / 100 / len(test))  # 3.5 sigma, and clustered counts
+    ease = 2.5 * max(chance - 1.5, 0.0)  # the bounds are meant for study; a smaller area is easier by chance
     best = 0.0
     bounds = {"pixels": 15.0, "pixels, contrast removed": 15.0, "colour histogram": 15.0}
     makers = (pixel_vectors, contrast_vectors, histogram_vectors)
@@ -222,21 +225,22 @@ def untrained(p: Photos, table: Table, rng: np.random.Generator) -> float:
         v = make(p.pixels)
         row = train[nearest(v[train], v[test])]
         best = max(best, recall(p.at[row], truth))
-        table.row(f"nearest photo by {name}", recall(p.at[row], truth), high=bound)
+        table.row(f"nearest photo by {name}", recall(p.at[row], truth), high=bound + ease)
     for name in ("resnet18", "mobilenetv3_small_100"):
         v = random_features(p.pixels, name)
         row = train[nearest(v[train], v[test])]
         best = max(best, recall(p.at[row], truth))
-        table.row(f"nearest photo by random {name}", recall(p.at[row], truth), high=20.0)
+        table.row(f"nearest photo by random {name}", recall(p.at[row], truth), high=20.0 + ease)
         if name == "resnet18":
-            shuffled = rng.permutation(p.at[train])[np.searchsorted(train, row)]
-            noise = 300 * np.sqrt(max(chance, 0.1) / 100 / len(test))
+            picked = np.searchsorted(train, row)
+            shuffled = np.mean([recall(rng.permutation(p.at[train])[picked], truth) for _ in range(20)])
             table.row(
-                "  the same with training positions shuffled", recall(shuffled, truth), high=chance + noise
+                "  the same with training positions shuffled, mean of 20", shuffled, high=chance + noise
             )
     for name, row in hint_guesses(p, train, test).items():
-        noise = 350 * np.sqrt(max(chance, 0.1) / 100 / len(test))
-        table.row(f"nearest {name}", recall(p.at[row], truth), high=chance + noise + 0.7)
+        # Streets of one place share their directions, so a compass says a little more than nothing.
+        compass = 2 * chance if name in ("heading", "all of these") else 0.0
+        table.row(f"nearest {name}", recall(p.at[row], truth), high=chance + noise + compass)
     return best
 
 
@@ -246,7 +250,8 @@ def main() -> int:
     parser.add_argument("--ablation-size", default="demo", choices=("tiny", "demo", "study"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="keep the worlds here; otherwise a temporary folder")
-    parser.add_argument("--seconds", type=float, default=100.0, help="CPU seconds to train each ground probe")
+    parser.add_argument("--seconds", type=float, default=240.0, help="CPU seconds to train the ground probe")
+    parser.add_argument("--ablation-seconds", type=float, default=70.0, help="the same for each ablation")
     parser.add_argument("--skip-ablation", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -262,7 +267,7 @@ def main() -> int:
         table.row(f"small network, {learned['epochs']:.0f} epochs: cell", learned["prototype"], low=best + 10)
         table.row("small network: nearest photo", learned["nearest"])
         if not args.skip_ablation:
-            ablation(base, args.ablation_size, args.seed, args.seconds, table)
+            ablation(base, args.ablation_size, args.seed, args.ablation_seconds, table)
     print("broken: " + ", ".join(table.broken) if table.broken else "all bounds hold")
     return 1 if table.broken else 0
 

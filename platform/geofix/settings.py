@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     )
     sql_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     sql_max_rows: Annotated[int, Field(ge=1)] = 100_000
-    keep_query_photos: bool = Field(False, description="Keep photos that users localize. Off by default.")
+    keep_query_photos: bool = Field(
+        False, description="Keep the file names of localized photos; never pixels."
+    )
     finest_level: Annotated[int, Field(ge=0, le=30)] = Field(
         30, description="No answer is given finer than this S2 level (coarse output)."
     )

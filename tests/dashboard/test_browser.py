@@ -16,8 +16,8 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from PIL import Image
 from filled_database import COUNTRIES, OUTSIDE
+from PIL import Image
 
 from geofix.cli.dashboard import command_line
 

@@ -1,7 +1,9 @@
+-- NO_JIT
+SET LOCAL jit = off
+
 -- COUNTS
 SELECT (SELECT count(*) FROM geofix.photo_record) AS photos,
        (SELECT count(*) FROM geofix.photo_record WHERE uri IS NOT NULL) AS photos_with_pixels,
-       (SELECT count(DISTINCT geofix.s2_parent(s2_id, 15)) FROM geofix.photo_record) AS photo_cells,
        (SELECT count(*) FROM geofix.sequence) AS sequences,
        (SELECT count(*) FROM geofix.dataset) AS datasets,
        (SELECT count(*) FROM geofix.region) AS regions,
@@ -53,7 +55,7 @@ WHERE NOT public.ST_IsEmpty(cut) ORDER BY area_km2 DESC LIMIT %(limit)s
 
 -- REGION_LEVELS
 SELECT level, count(*) AS regions, count(repaired) AS repaired, sum(area_km2) AS area_km2 FROM geofix.region
-GROUP BY level ORDER BY count(*), level
+GROUP BY level ORDER BY sum(area_km2) / count(*) DESC, level
 
 -- REGIONS
 SELECT r.level, r.code, r.name, d.name AS dataset, coalesce(p.n, 0) AS photos, r.area_km2, r.repaired
@@ -69,35 +71,52 @@ SELECT public.ST_X(geom) AS lon, public.ST_Y(geom) AS lat FROM (
 LIMIT %(limit)s
 
 -- COVERAGE
-WITH photo AS (
-  SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS photos, min(captured_at) AS first_captured_at,
-         max(captured_at) AS last_captured_at
-  FROM geofix.photo_record GROUP BY 1
+WITH scope AS MATERIALIZED (
+  SELECT lower(w)::bigint AS lo, upper(w)::bigint AS hi
+  FROM (SELECT range_agg(numrange(geofix.s2_range_min(geofix.s2_parent(c.lo, %(level)s)),
+                                  geofix.s2_range_max(geofix.s2_parent(c.hi, %(level)s)), '[]')) AS merged
+        FROM geofix.region r CROSS JOIN LATERAL geofix.s2_covering(r.geom, 64) AS c
+        WHERE r.level = %(region_level)s AND r.code = %(region_code)s) AS m
+  CROSS JOIN LATERAL unnest(m.merged) AS w
+  UNION ALL SELECT -9223372036854775808, 9223372036854775807 WHERE %(region_code)s::text IS NULL
+), photo AS (
+  SELECT geofix.s2_parent(p.s2_id, %(level)s) AS s2_id, count(*) AS photos, min(p.captured_at) AS first_captured_at,
+         max(p.captured_at) AS last_captured_at
+  FROM scope JOIN geofix.photo_record p ON p.s2_id BETWEEN scope.lo AND scope.hi GROUP BY 1
 ), aerial AS (
   SELECT geofix.s2_parent(t.s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial
-  FROM geofix.aerial_tile t WHERE t.level >= %(level)s GROUP BY 1
+  FROM scope JOIN geofix.aerial_tile t ON t.s2_id BETWEEN scope.lo AND scope.hi WHERE t.level >= %(level)s GROUP BY 1
 ), code AS (
   SELECT geofix.s2_parent(c.s2_id, %(level)s) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
          bool_or(c.has_aerial) AS has_aerial
-  FROM geofix.code_set s JOIN geofix.cell_code c USING (code_set_id)
+  FROM scope
+  CROSS JOIN geofix.code_set s
+  JOIN geofix.cell_code c ON c.code_set_id = s.code_set_id AND c.s2_id BETWEEN scope.lo AND scope.hi
   WHERE s.state IN ('ready', 'stale') AND s.level >= %(level)s GROUP BY 1
 ), cell AS (
   SELECT s2_id, coalesce(p.photos, 0) AS photos, coalesce(a.aerial_tiles, 0) AS aerial_tiles, p.first_captured_at,
          p.last_captured_at, a.last_aerial, coalesce(c.has_prototype, false) AS has_prototype,
          coalesce(c.has_aerial, false) AS has_aerial
   FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
-  WHERE %(region_code)s::text IS NULL OR EXISTS (
-    SELECT FROM geofix.region r JOIN geofix.region_part g USING (region_id)
+), inside AS (
+  SELECT cell.* FROM cell WHERE %(region_code)s::text IS NULL
+  UNION ALL
+  SELECT cell.* FROM cell CROSS JOIN LATERAL (SELECT geofix.s2_center(cell.s2_id) AS at OFFSET 0) AS centre
+  WHERE %(region_code)s::text IS NOT NULL AND EXISTS (
+    SELECT FROM geofix.region_part g JOIN geofix.region r USING (region_id)
     WHERE r.level = %(region_level)s AND r.code = %(region_code)s
-      AND public.ST_Covers(g.geom, geofix.s2_center(s2_id)))
+      AND g.geom OPERATOR(public.&&) centre.at AND public.ST_Covers(g.geom, centre.at))
+), total AS (
+  SELECT count(*) AS cells, sum(photos)::bigint AS all_photos, sum(aerial_tiles)::bigint AS all_tiles,
+         count(*) FILTER (WHERE photos > 0) AS photo_cells, count(*) FILTER (WHERE aerial_tiles > 0) AS tile_cells,
+         count(*) FILTER (WHERE has_prototype OR has_aerial) AS code_cells
+  FROM inside
+), fullest AS (
+  SELECT * FROM inside ORDER BY photos DESC, aerial_tiles DESC, s2_id LIMIT %(limit)s
 )
 SELECT geofix.s2_token(s2_id) AS cell, photos, aerial_tiles, first_captured_at, last_captured_at, last_aerial,
-       has_prototype, has_aerial, count(*) OVER () AS cells, sum(photos) OVER ()::bigint AS all_photos,
-       sum(aerial_tiles) OVER ()::bigint AS all_tiles, count(*) FILTER (WHERE photos > 0) OVER () AS photo_cells,
-       count(*) FILTER (WHERE aerial_tiles > 0) OVER () AS tile_cells,
-       count(*) FILTER (WHERE has_prototype OR has_aerial) OVER () AS code_cells,
-       public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape
-FROM cell ORDER BY photos DESC, aerial_tiles DESC, cell LIMIT %(limit)s
+       has_prototype, has_aerial, total.*, s2_id
+FROM fullest CROSS JOIN total ORDER BY photos DESC, aerial_tiles DESC, s2_id
 
 -- REJECT_COUNTS
 SELECT d.name AS dataset, r.kind, r.reason, count(*) AS rejects, min(r.source_key) AS example, max(r.seen_at) AS last_seen

@@ -64,7 +64,7 @@ hit AS (
   FROM hit GROUP BY 1
 )
 SELECT geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy,
-       w.low, w.high, c.median_m, count(*) OVER () AS places, public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape
+       w.low, w.high, c.median_m, count(*) OVER () AS places, s2_id
 FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
 ORDER BY c.n DESC, 1 LIMIT %(limit)s
 
@@ -170,7 +170,7 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
        100::float8 * (gains - losses) / n AS difference,
        100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
        100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
-       count(*) OVER () AS places, shape
+       count(*) OVER () AS places
 
 -- COMPARE_CELLS
 WITH
@@ -188,16 +188,14 @@ pair AS (
   SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS n, count(*) FILTER (WHERE hit_a) AS hits_a, count(*) FILTER (WHERE hit_b) AS hits_b,
          count(*) FILTER (WHERE hit_a AND NOT hit_b) AS gains, count(*) FILTER (WHERE hit_b AND NOT hit_a) AS losses FROM pair GROUP BY 1
 ), shown AS (
-  SELECT *, geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place,
-         public.ST_AsGeoJSON(geofix.s2_polygon(s2_id), 6) AS shape FROM counted
+  SELECT *, geofix.s2_token(s2_id) AS code, geofix.s2_token(s2_id) AS place FROM counted
 )
 
 SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 100::float8 * hits_b / n AS accuracy_b,
        100::float8 * (gains - losses) / n AS difference,
        100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
        100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
-       count(*) OVER () AS places, shape
- FROM shown ORDER BY n DESC, code LIMIT %(limit)s
+       count(*) OVER () AS places, s2_id FROM shown ORDER BY n DESC, code LIMIT %(limit)s
 
 -- COMPARE_REGIONS
 WITH
@@ -225,5 +223,4 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
        100::float8 * (gains - losses) / n AS difference,
        100 * greatest(-1, (gains - losses - 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS low,
        100 * least(1, (gains - losses + 1.959963984540054 * sqrt(gains + losses + 1 - (gains - losses)::float8 ^ 2 / (n + 2))) / (n + 2)) AS high,
-       count(*) OVER () AS places, shape
- FROM shown ORDER BY n DESC, code LIMIT %(limit)s
+       count(*) OVER () AS places, shape FROM shown ORDER BY n DESC, code LIMIT %(limit)s

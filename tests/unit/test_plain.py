@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -75,3 +78,19 @@ def test_what_is_plain_stays_as_it_is_and_is_copied():
     found = plain(value)
     assert found == value and found is not value and found["a"] is not value["a"]
     assert plain(plain(value)) == value
+
+
+def test_a_name_that_is_no_utf8_reaches_stdout_as_json():
+    """As a command prints it: the bytes can be had back from the JSON."""
+    script = (
+        "import sys; from geofix.cli import main, output\n"
+        "main.app = lambda **_: output.emit({'photo': 'caf\\udce9'}, as_json=True)\n"
+        "main.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env={**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert os.fsencode(json.loads(done.stdout)["photo"]) == b"caf\xe9"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Annotated, Any
 
@@ -76,11 +77,12 @@ class LazyGroup(TyperGroup):
 
 
 def _as_group(made: typer.Typer, name: str, text: str) -> TyperGroup:
-    # A callback keeps a Typer of one command a group.
-    if made.registered_callback is None:
-        made.callback()(lambda: None)
-    made.rich_markup_mode = None  # plain help: it reads the same on a terminal and in a pipe
-    group: Any = typer.main.get_group(made)
+    # A copy: the module's own app stays as it is. The callback keeps an app of one command a group; plain help
+    # reads the same on a terminal and in a pipe.
+    whole = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    whole.registered_commands, whole.registered_groups = made.registered_commands, made.registered_groups
+    whole.callback()(lambda: None)
+    group: Any = typer.main.get_group(whole)
     group.name, group.help = name, text or group.help
     assert isinstance(group, TyperGroup)
     return group
@@ -133,6 +135,9 @@ def _configure(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the process ends with the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Bytes of a file's name that are no UTF-8 are written as \udcXX, which JSON reads as they were.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except BrokenPipeError:
