@@ -246,8 +246,8 @@ def untrained(p: Photos, table: Table, rng: np.random.Generator) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="study", choices=("tiny", "demo", "study"))
-    parser.add_argument("--ablation-size", default="demo", choices=("tiny", "demo", "study"))
+    parser.add_argument("--size", default="study", choices=("demo", "study"))
+    parser.add_argument("--ablation-size", default="demo", choices=("demo", "study"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="keep the worlds here; otherwise a temporary folder")
     parser.add_argument("--seconds", type=float, default=240.0, help="CPU seconds to train the ground probe")
