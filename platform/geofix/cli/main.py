@@ -77,8 +77,8 @@ class LazyGroup(TyperGroup):
 
 
 def _as_group(made: typer.Typer, name: str, text: str) -> TyperGroup:
-    # A copy: the module's own app stays as it is. The callback keeps an app of one command a group; plain help
-    # reads the same on a terminal and in a pipe.
+    # A copy: the module's own app stays as it is. The callback keeps an app of one command a group; plain
+    # help reads the same on a terminal and in a pipe.
     whole = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     whole.registered_commands, whole.registered_groups = made.registered_commands, made.registered_groups
     whole.callback()(lambda: None)
