@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -318,14 +319,26 @@ def test_debug_adds_the_traceback(tmp_path):
 def test_an_interrupt_ends_with_130_and_the_work_can_go_on(tmp_path):
     line = [sys.executable, "-m", "geofix.cli", "world", "create", str(tmp_path / "w"), "--size", "study"]
     with subprocess.Popen(
-        line, env=environment(tmp_path), stdout=-1, stderr=-1, text=True, cwd=ROOT, start_new_session=True
+        line,
+        env=environment(tmp_path),
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+        # A test run in the background of a shell ignores SIGINT, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "w" / "world.json").exists() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=120)
+        try:
+            said, errors = process.communicate(timeout=120)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130 and said == ""
     assert "interrupted" in errors and "Traceback" not in errors
 
