@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO, cast
 
@@ -27,8 +27,15 @@ _console = Console(stderr=True)
 class ProgressSink(Protocol):
     """Where progress goes: a bar on a terminal, a job row, or nowhere."""
 
-    def __call__(self, done: int, total: int | None, message: str = "") -> None:
-        """Report that `done` of `total` units are finished."""
+    def __call__(self, done: int, total: int | None, message: str = "", unit: str = "") -> None:
+        """Report that `done` of `total` are finished, counted in `unit`."""
+
+
+class Advance(Protocol):
+    """What `progress` yields."""
+
+    def __call__(self, n: int = 1, message: str = "") -> None:
+        """Report `n` more units; a message (figures of the moment) stands beside the label."""
 
 
 _sinks: list[ProgressSink] = []
@@ -80,7 +87,7 @@ def progress_to(sink: ProgressSink) -> Iterator[None]:
 
 
 @contextmanager
-def progress(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int | None, unit: str = "") -> Iterator[Advance]:
     """Show a bar for a piece of work and yield `advance(n)`.
 
     The bar appears on a terminal only; registered sinks hear of every step.
@@ -106,11 +113,12 @@ def progress(label: str, total: int | None, unit: str = "") -> Iterator[Callable
     ) as bar:
         task = bar.add_task(label, total=total)
 
-        def advance(n: int = 1) -> None:
+        def advance(n: int = 1, message: str = "") -> None:
             nonlocal done
             done += n
-            bar.advance(task, n)
-            for sink in _sinks:
-                sink(done, total, label)
+            text = f"{label}: {message}" if message else label
+            bar.update(task, advance=n, description=text)
+            for sink in list(_sinks):
+                sink(done, total, text, unit)
 
         yield advance

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     keep_logs_days: Annotated[int, Field(ge=0)] = Field(
         30, description="`geofix gc` removes older logs of the embedded servers; 0 keeps all."
     )
+    keep_job_logs_days: Annotated[int, Field(ge=0)] = Field(
+        90, description="`geofix gc` removes the log lines of jobs that ended longer ago; 0 keeps all."
+    )
     gc_grace_hours: Annotated[float, Field(ge=0)] = Field(
         24.0, description="Unfinished code sets and half-written folders this young may still be in work."
     )

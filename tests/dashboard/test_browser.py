@@ -115,7 +115,7 @@ def drawn(page, chart) -> np.ndarray:
 def test_the_command_serves_this_package_with_its_settings(monkeypatch):
     monkeypatch.delenv("STREAMLIT_THEME_PRIMARY_COLOR", raising=False)
     line = command_line(8599, "localhost")
-    assert line[1:4] == ["-m", "streamlit", "run"] and Path(line[4]).name == "app.py"
+    assert line[1:4] == ["-m", "geofix_dashboard", "run"] and Path(line[4]).name == "app.py"
     assert {"--server.port=8599", "--server.address=localhost"} <= set(line)
     assert {"--browser.gatherUsageStats=false", "--server.fileWatcherType=none"} <= set(line)
     assert any(flag.startswith("--theme.primaryColor=") for flag in line)

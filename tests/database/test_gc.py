@@ -89,6 +89,30 @@ def test_gc_removes_what_nothing_refers_to(world: World, db: Database) -> None:
     assert set(again) <= {"deleted rows in a leaf"}
 
 
+def test_gc_removes_old_log_lines_of_ended_jobs(db: Database) -> None:
+    with connect() as conn:
+        for state, ended in (("succeeded", "200 days"), ("failed", "1 day"), ("running", None)):
+            (job_id,) = conn.execute(
+                "INSERT INTO job (kind, state, finished_at, specification)"
+                " VALUES (%s, %s, now() - %s::interval, '{}') RETURNING job_id",
+                (state, state, ended),
+            ).fetchone()
+            for age in ("300 days", "1 minute" if state == "running" else "200 days"):
+                conn.execute(
+                    "INSERT INTO job_event (job_id, at, kind, message)"
+                    " VALUES (%s, now() - %s::interval, 'log', 'x')",
+                    (job_id, age),
+                )
+    assert findings("--dry-run")["job_event rows"][0]["rows"] == 2
+    assert findings()["job_event rows"][0]["state"] == "removed"
+    with connect() as conn:
+        left = conn.execute(
+            "SELECT j.kind, count(e.job_id) FROM job j LEFT JOIN job_event e USING (job_id) GROUP BY 1"
+        ).fetchall()
+    assert dict(left) == {"succeeded": 0, "failed": 2, "running": 2}
+    assert "job_event rows" not in findings()
+
+
 def test_gc_wipes_deleted_vectors_but_no_indexed_leaf(world: World, db: Database) -> None:
     with connect() as conn:
         plain, indexed = (find_model(conn, name).model_id for name in ("m1", "m2"))

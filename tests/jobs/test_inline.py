@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from job_helpers import make_table, steps
 from probes import Probe
+from typer.testing import CliRunner
 
+from geofix.cli import jobs as jobs_cli
 from geofix.database.engine import connect
 from geofix.database.fenced import FencedOutError, connect_fenced
 from geofix.database.queries import jobs
@@ -35,6 +38,17 @@ def test_a_job_runs_here(table: Database) -> None:
     assert (row.state, row.attempts, row.lease_owner) == ("succeeded", 1, None)
     assert steps(table, "here") == [0, 1]
     assert not runner.execute(row.job_id, "again")
+
+
+def test_progress_names_its_unit(table: Database) -> None:
+    row = runner.run_inline(submit(Probe(key="units", steps=2)).job_id)
+    shown = CliRunner().invoke(jobs_cli.app, ["show", str(row.job_id), "--json"])
+    assert json.loads(shown.stdout)["progress"] == {
+        "done": 2,
+        "total": 2,
+        "unit": "rows",
+        "message": "steps",
+    }
 
 
 def test_a_pipeline_runs_here_and_its_failure_is_told(table: Database) -> None:

@@ -107,6 +107,13 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
         stage("evaluate", "evaluate", "index", localizer="cellmean", code_set="set", snapshot=frozen),
         stage("recall", "recall_check", "index", code_set="set", queries=10),
         stage("localize", "localize", "index", photos=[str(root / "0-0" / "0.jpg")], code_set="set"),
+        stage(
+            "refresh",
+            "refresh",
+            *("evaluate", "recall", "localize"),
+            code_set="set",
+            region=shapely.box(7.4, 47.4, 7.5, 47.55).wkt,
+        ),
     ]
     assert {item["kind"] for item in stages} | {"pipeline"} >= set(kinds()) - {
         "probe",
@@ -131,7 +138,7 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     again = runner.run_inline(service.submit(parse("embed", {"what": "photos", **on}), publish=False).job_id)
     assert (again.result["embedded"], again.result["skipped"]) == (0, 72)
     with db.connect("reader") as conn:
-        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (14,)
+        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (15,)
 
 
 def test_a_snapshot_that_a_killed_attempt_left_is_replaced_and_a_registered_one_never(

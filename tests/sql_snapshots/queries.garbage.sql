@@ -45,11 +45,21 @@ SELECT count(*), coalesce(sum(pg_column_size(q)), 0)::bigint FROM geofix.query q
 -- DATED['audit']
 SELECT count(*), coalesce(sum(pg_column_size(a)), 0)::bigint FROM geofix.audit a WHERE a.at < now() - %(age)s::interval
 
+-- DATED['job_event']
+SELECT count(*), coalesce(sum(pg_column_size(e)), 0)::bigint FROM geofix.job_event e
+JOIN geofix.job j USING (job_id)
+WHERE j.state IN ('succeeded', 'failed', 'cancelled', 'parked') AND greatest(j.finished_at, e.at) < now() - %(age)s::interval
+
 -- DELETE_DATED['query']
 DELETE FROM geofix.query WHERE asked_at < now() - %(age)s::interval
 
 -- DELETE_DATED['audit']
 DELETE FROM geofix.audit WHERE at < now() - %(age)s::interval
+
+-- DELETE_DATED['job_event']
+DELETE FROM geofix.job_event e USING geofix.job j
+WHERE j.job_id = e.job_id AND j.state IN ('succeeded', 'failed', 'cancelled', 'parked')
+  AND greatest(j.finished_at, e.at) < now() - %(age)s::interval
 
 -- BLOATED
 SELECT c.relname, s.n_dead_tup, pg_total_relation_size(c.oid) FROM pg_class c

@@ -15,6 +15,34 @@ ORDER BY p.photo_id
 -- DATASETS
 SELECT name, licence, attribution FROM geofix.dataset WHERE name = ANY (%(datasets)s) AND kind = 'photos' ORDER BY name
 
+-- AERIAL_DATASETS
+SELECT name, licence, attribution FROM geofix.dataset
+WHERE kind = 'aerial' AND (%(sources)s::text[] IS NULL OR name = ANY (%(sources)s)) ORDER BY name
+
+-- AERIAL_TILES
+SELECT t.s2_id, t.level, t.side_m, t.captured_at, d.name AS source, t.aerial_raster_ids
+FROM unnest(%(low)s::int8[], %(high)s::int8[]) AS block (low, high)
+JOIN geofix.aerial_tile t ON t.s2_id BETWEEN block.low AND block.high
+JOIN geofix.dataset d USING (dataset_id)
+WHERE d.name = ANY (%(sources)s)
+ORDER BY t.s2_id, d.name, t.captured_at
+
+-- AERIAL_RASTERS
+SELECT r.aerial_raster_id, r.uri, r.kind, r.crs, (r.reading - 'footprints' - 'options')::text AS reading,
+       encode(r.sha256, 'hex') AS sha256, r.captured_at, d.name AS source,
+       public.ST_XMin(r.geom) AS west, public.ST_YMin(r.geom) AS south,
+       public.ST_XMax(r.geom) AS east, public.ST_YMax(r.geom) AS north
+FROM geofix.aerial_raster r
+JOIN geofix.dataset d USING (dataset_id)
+WHERE r.aerial_raster_id IN (
+    SELECT unnest(t.aerial_raster_ids)
+    FROM unnest(%(low)s::int8[], %(high)s::int8[]) AS block (low, high)
+    JOIN geofix.aerial_tile t ON t.s2_id BETWEEN block.low AND block.high
+    JOIN geofix.dataset td ON td.dataset_id = t.dataset_id
+    WHERE td.name = ANY (%(sources)s)
+)
+ORDER BY d.name, r.sha256, r.captured_at, r.uri
+
 -- INSERT
 INSERT INTO geofix.snapshot (uri, sha256, config, counts) VALUES (%(uri)s, %(sha256)s, %(config)s, %(counts)s)
 ON CONFLICT (sha256) DO UPDATE SET uri = excluded.uri RETURNING snapshot_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,17 @@ OFFERED = {
     "localize",
     "pipeline",
     "recall_check",
+    "refresh",
     "run",
     "snapshot",
+    "train",
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "parameters", "message"),
     [
-        ("train", {}, "no job of kind 'train'.*Kinds of this version: .*snapshot"),
+        ("learn", {}, "no job of kind 'learn'.*Kinds of this version: .*snapshot"),
         ("ingest", {}, "parameter what is missing.*aerial, photos, regions"),
         ("ingest", {"what": "video"}, "parameter what is 'video'"),
         ("ingest", {"what": "photos", "path": "p"}, "parameter dataset: field required"),
@@ -39,7 +40,13 @@ OFFERED = {
         ("snapshot", {"datasets": "a", "out": "o", "lvel": 3}, "parameter lvel: extra inputs"),
         ("snapshot", {"datasets": "", "out": "o"}, "parameter datasets.0: "),
         ("embed", {"what": "maps", "model": "m"}, "parameter what is 'maps'.*aerial, photos"),
-        ("codes", {"model": "m", "code_set": "c"}, "snapshot is missing, which recipe cellmean needs"),
+        (
+            "codes",
+            {"model": "m", "code_set": "c", "recipe": "cellmean"},
+            "snapshot is missing, which recipe cellmean needs",
+        ),
+        ("codes", {"model": "m", "code_set": "c", "kappa": "-1"}, "parameter kappa"),
+        ("refresh", {"code_set": "c"}, "parameter region: field required"),
         ("evaluate", {"localizer": "magic", "snapshot": "s", "model": "m"}, "parameter localizer: .*knn"),
         ("evaluate", {"localizer": "knn", "snapshot": "s"}, "model or code_set is missing"),
         ("index", {"code_set": "c", "m": "many"}, "parameter m: "),
@@ -97,7 +104,7 @@ def test_a_stored_specification_is_read_back_and_another_version_refused() -> No
 
 
 def test_the_recipes_are_those_of_the_builder() -> None:
-    assert typing.get_args(Codes.model_fields["recipe"].annotation) == typing.get_args(Recipe)
+    assert Codes.model_fields["recipe"].annotation == Recipe | None
 
 
 def test_a_lease_outlives_heartbeats() -> None:

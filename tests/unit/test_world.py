@@ -125,8 +125,10 @@ def test_other_world_is_refused(one):
     root, _, before = one
     with pytest.raises(UsageError, match="already holds"):
         create_world(root, size="nano", seed=SEED + 1)
-    with pytest.raises(UsageError, match="already holds"):
+    with pytest.raises(UsageError, match="already holds") as refused:
         create_world(root, size="nano", seed=SEED, drop_shared=True)
+    assert "size nano, seed 5, not of size nano, seed 5, without its shared cues." in str(refused.value)
+    assert "{" not in str(refused.value)
     manifest = (root / "world.json").read_bytes()
     (root / "world.json").unlink()
     with pytest.raises(BadInputError, match="no photo of this world"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from geofix.errors import GeofixError
+from geofix.errors import EXIT_INTERRUPT, GeofixError
 from geofix.log import configure
 from geofix.settings import get_settings
 from geofix_workers.supervise import main
@@ -16,3 +16,5 @@ if __name__ == "__main__":
     except GeofixError as error:
         sys.stderr.write(f"error {error}\n")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPT)

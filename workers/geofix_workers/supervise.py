@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from geofix.database.engine import connect
@@ -67,12 +68,20 @@ def supervise(queues: list[str], concurrency: int, *, beat: bool, command: list[
         concurrency: Jobs at a time of the queue cpu.
         beat: Sweep too.
         command: What starts one worker; the queue and the concurrency are appended.
+
+    Raises:
+        KeyboardInterrupt: It was SIGINT that ended it; the workers have ended by then.
     """
     with connect("writer"):  # a clear error now, instead of workers that die one by one
         pass
-    stop = threading.Event()
+    stop, received = threading.Event(), []
+
+    def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     start = command or [sys.executable, "-m", "geofix_workers", "one"]
     children = [Child(queue, [*start, queue, str(concurrency if queue == "cpu" else 1)]) for queue in queues]
     sweeper = threading.Thread(target=sweep_until, args=(stop,), name="sweep", daemon=True)
@@ -83,6 +92,8 @@ def supervise(queues: list[str], concurrency: int, *, beat: bool, command: list[
             child.look()
         stop.wait(0.5)
     _end(children)
+    if received[:1] == [signal.SIGINT]:
+        raise KeyboardInterrupt
 
 
 def _end(children: list[Child]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,8 +23,12 @@ def build(
     model: Annotated[str, typer.Option(help="Registered model whose embeddings are used.")],
     code_set: CodeSetOption,
     recipe: Annotated[
-        str, typer.Option(help="cellmean: mean of a cell's training photos; aerial: its tiles.")
-    ] = "cellmean",
+        str | None,
+        typer.Option(
+            help="cellmean: mean of a cell's training photos; aerial: its tiles; prototype: what was learned "
+            "of its photos; hybrid: both. Default: the most that the model has been trained for."
+        ),
+    ] = None,
     level: Annotated[int, typer.Option(min=1, max=24, help="S2 level of the cells.")] = 16,
     snapshot: Annotated[
         Path | None, typer.Option(help="Snapshot directory with the training photos.")
@@ -35,6 +39,12 @@ def build(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only aerial tiles of this data set; repeatable.")
     ] = None,
+    kappa: Annotated[
+        str, typer.Option(help="Weight of the prototype in a hybrid: fit (on photos of val), or a number.")
+    ] = "fit",
+    upsample: Annotated[
+        str, typer.Option(help="How prototypes come down to finer cells: copy or bilinear.")
+    ] = "bilinear",
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate/--no-calibrate", help="Fit probabilities on the snapshot's photos of val."),
@@ -45,15 +55,20 @@ def build(
 
     Example: geofix codes build --model mnv2 --code-set mnv2-l16 --snapshot snapshots/wuhan
     """
-    from geofix.codes.build import build_code_set
+    from typing import get_args
+
+    from geofix.codes.build import Recipe, build_code_set
+    from geofix.codes.upsample import Upsample
     from geofix.database.engine import connect
     from geofix.database.queries.models import find_model
     from geofix.errors import UsageError
     from geofix.ingest.region_text import region_ewkb
     from geofix.snapshots.build import stored_snapshot
 
-    if recipe not in ("cellmean", "aerial"):
-        raise UsageError(f"Unknown recipe {recipe!r}.", hint="Use cellmean or aerial.")
+    for option, given, known in (("recipe", recipe, Recipe), ("upsample", upsample, Upsample)):
+        if given is not None and given not in get_args(known):
+            raise UsageError(f"Unknown {option} {given!r}.", hint=f"Use {', '.join(get_args(known))}.")
+    weight = _kappa(kappa)
     with connect() as conn:
         frozen = None if snapshot is None else stored_snapshot(conn, snapshot)
         result: dict[str, Any] = build_code_set(
@@ -65,10 +80,23 @@ def build(
             snapshot_id=None if frozen is None else frozen.snapshot_id,
             region_ewkb=None if region is None else region_ewkb(conn, region),
             datasets=dataset or None,
+            upsample=upsample,  # type: ignore[arg-type]
+            kappa=weight,
         )
         if calibrate and frozen is not None and frozen.counts.get("val", 0):
             result["calibration"] = _fitted(conn, code_set, frozen.snapshot_id)
     emit({"code_set": code_set, **result}, as_json=json)
+
+
+def _kappa(text: str) -> float | Literal["fit"]:
+    from geofix.errors import UsageError
+
+    if text == "fit":
+        return "fit"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--kappa {text!r} is neither fit nor a number.") from None
 
 
 def _fitted(conn: Connection, code_set: str, snapshot_id: int) -> dict[str, Any] | None:
@@ -139,6 +167,35 @@ def calibrate(
     with connect() as conn:
         row = stored_snapshot(conn, snapshot)
         result = calibrate_code_set(conn, find_code_set(conn, code_set), row.snapshot_id)
+    emit(result, as_json=json)
+
+
+@app.command()
+@command
+def refresh(
+    code_set: CodeSetOption,
+    region: Annotated[str, typer.Option(help="Whose cells: LEVEL:CODE, a file or WKT.")],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only photos of these beside the training photos; repeatable."),
+    ] = None,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory that rebuilding the index may use.")] = 512,
+    json: JsonOption = False,
+) -> None:
+    """Make the codes of one region again after new photos or tiles were embedded, without training.
+
+    Searches go on with the old codes until the new ones are whole. Weights, biases and temperature stay.
+
+    Example: geofix codes refresh --code-set mnv2-l16 --region country:FRA
+    """
+    from geofix.codes.refresh import refresh_region
+    from geofix.database.engine import connect
+    from geofix.ingest.region_text import region_ewkb
+
+    with connect() as conn:
+        result = refresh_region(
+            conn, code_set, region_ewkb(conn, region), datasets=dataset or None, memory_bytes=memory_mb << 20
+        )
     emit(result, as_json=json)
 
 

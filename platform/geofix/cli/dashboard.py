@@ -72,7 +72,7 @@ def command_line(port: int, address: str) -> list[str]:
     settings = tomllib.loads((folder / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     flags = [f"--{name}={value}" for name, value in _flat(settings) if _variable(name) not in os.environ]
     own = [f"--server.port={port}", f"--server.address={address}"]
-    return [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *own, *flags]
+    return [sys.executable, "-m", "geofix_dashboard", "run", str(folder / "app.py"), *own, *flags]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

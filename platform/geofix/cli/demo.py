@@ -24,7 +24,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 8501,
     json: JsonOption = False,
 ) -> None:
-    """World, ingest, snapshot, embed, codes, evaluate; ends with the table and the dashboard's address.
+    """World, ingest, snapshot, train, embed, codes, evaluate; ends with the table and the dashboard's address.
 
     Run again, it skips what is there.
 
@@ -35,7 +35,7 @@ def demo(
     stages = _run(world, size, seed)
     document = {"evaluation": _by_localizer(stages)}
     emit(document, as_json=json, human=lambda: _show(stages))
-    say(f"{time.monotonic() - began:,.0f} s in all. The encoder is untrained, and so are the answers.")
+    say(f"{time.monotonic() - began:,.0f} s in all.")
     if not no_serve:
         from geofix.cli.dashboard import serve
 
@@ -67,7 +67,7 @@ def _run(world: Path, size: str, seed: int) -> list[dict[str, Any]]:
     from geofix.jobs.service import submit
     from geofix.jobs.specs import parse
 
-    say("3/3 ingest, snapshot, embed, codes, evaluate (a job; see `geofix jobs list`)")
+    say("3/3 ingest, snapshot, train, embed, codes, evaluate (a job; see `geofix jobs list`)")
     file = Path(str(files("geofix.pipeline") / "demo.yaml"))
     variables = {"world": str(world), "name": f"demo-{size}-{seed}"}
     job = submit(parse("run", {"file": str(file), "variables": variables}), publish=False)

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from geofix.cli import evaluate_method
 from geofix.cli.output import JsonOption, command, counted, emit, line, say, table
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(evaluate_method.method)
+app.command()(evaluate_method.pool)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the evaluation.")]
 

@@ -43,6 +43,8 @@ def photos(
 ) -> None:
     """Load photos; bad ones land in the table `reject` with their reason, the rest is loaded.
 
+    The exit code is 3 where all are bad.
+
     Example: geofix ingest photos photos/ --metadata photos/metadata.csv --dataset wuhan
     """
     from geofix.database.engine import connect
@@ -64,6 +66,7 @@ def photos(
     if result.rejected:
         say(f"{result.rejected:,} rejected; see SELECT source_key, reason, detail FROM reject.")
     emit(result, as_json=json)
+    _require_any(path, result.loaded + result.updated + result.unchanged, result.reasons, "photo")
 
 
 @app.command()
@@ -84,7 +87,7 @@ def aerial(
     attribution: AttributionOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Load aerial rasters and give every cell they cover a tile.
+    """Load aerial rasters and give every cell they cover a tile; the exit code is 3 where all are bad.
 
     Example: geofix ingest aerial ortho/ --source ortho --captured-at 2020-06-01
     """
@@ -121,6 +124,7 @@ def aerial(
         },
         as_json=json,
     )
+    _require_any(", ".join(paths), result.rasters + result.unchanged, result.reasons, "raster")
 
 
 @app.command()
@@ -167,6 +171,23 @@ def regions(
         if result.written:
             assign_regions(conn, levels=[level])
     emit(result, as_json=json)
+
+
+def _require_any(path: Path | str, taken: int, reasons: dict[str, int], noun: str) -> None:
+    """Go on where something could be used, or nothing was there to be refused.
+
+    Raises:
+        BadInputError: All that was found was rejected.
+    """
+    from geofix.errors import BadInputError
+
+    if taken or not reasons:
+        return
+    told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda r: -r[1]))
+    raise BadInputError(
+        f"No {noun} of {path} could be used; all {sum(reasons.values()):,} were rejected ({told}).",
+        hint="Each one's fault: geofix sql 'SELECT source_key, reason, detail FROM reject'.",
+    )
 
 
 def mapping(items: list[str] | None, *, commas: bool = True) -> dict[str, str] | None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "up": ("services", "Start the embedded PostgreSQL and Redis."),
     "down": ("services", "Stop the embedded servers."),
     "status": ("services", "State of database, broker and workers."),
+    "train": ("train", "Train encoders and prototypes from a snapshot."),
     "localize": ("localize", "Find where photos were taken."),
     "sql": ("sql", "Ask SQL as the reader role."),
     "run": ("run", "Run a pipeline file from photos to answers."),

@@ -32,9 +32,14 @@ def create(
     fit: Annotated[
         str | None, typer.Option(help="center crops the middle, squash keeps the whole frame.")
     ] = None,
+    aggregation: Annotated[str, typer.Option(help="Pooling: gem, avg or salad.")] = "gem",
     gem_p: Annotated[float, typer.Option(help="Exponent of GeM pooling; 1 is the plain average.")] = 3.0,
-    dimension: Annotated[int | None, typer.Option(help="Project to D; default: the trunk's width.")] = None,
+    salad_clusters: Annotated[int, typer.Option(min=1, help="Clusters of SALAD.")] = 16,
+    salad_width: Annotated[int, typer.Option(min=1, help="Values of each cluster.")] = 31,
+    salad_token: Annotated[int, typer.Option(min=0, help="Values of SALAD's global token; 0: none.")] = 16,
+    dimension: Annotated[int | None, typer.Option(help="Project to D; default: the pooled width.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and projections.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a model directory from a timm trunk and local weights, one encoder for ground and aerial.
@@ -46,6 +51,8 @@ def create(
 
     if fit not in (None, "center", "squash"):
         raise UsageError(f"--fit {fit!r} is neither center nor squash.")
+    if aggregation not in ("gem", "avg", "salad"):
+        raise UsageError(f"--aggregation {aggregation!r} is none of gem, avg and salad.")
 
     manifest = create_model(
         directory,
@@ -57,9 +64,12 @@ def create(
         mean=mean,
         std=std,
         trunk_options={"pad_type": pad_type} if pad_type else {},
+        aggregation=aggregation,  # type: ignore[arg-type]
         gem_p=gem_p,
+        salad={"clusters": salad_clusters, "width": salad_width, "token": salad_token},
         dimension=dimension,
         seed=seed,
+        overwrite=overwrite,
     )
     emit(manifest, as_json=json)
 

@@ -26,6 +26,10 @@ def build(
     test: Annotated[float, typer.Option(help="Share of both test splits together.")] = 0.15,
     val: Annotated[float, typer.Option(help="Share of val, half of it unseen.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Same seed and photos, same split.")] = 0,
+    aerial: Annotated[
+        list[str] | None,
+        typer.Option(help="Aerial source to take in; repeatable. Every one there if not given; none: none."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing snapshot.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -41,6 +45,7 @@ def build(
             conn,
             dataset,
             out,
+            aerial=aerial,
             overwrite=overwrite,
             mode=mode,
             block_level=block_level,

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -55,8 +56,15 @@ def beat() -> None:
 
     with connect("writer"):
         pass
-    stop = threading.Event()
+    stop, received = threading.Event(), []
+
+    def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     say("beat: sweeping for lost jobs and messages")
     sweep_until(stop)
+    if received[:1] == [signal.SIGINT]:
+        raise KeyboardInterrupt

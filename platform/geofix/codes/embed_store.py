@@ -141,8 +141,13 @@ def _work(
 
 
 def load_size(model: ModelRow) -> int:
-    """Pixels per side that an aerial tile is cut at: what the model's transform will keep."""
-    size = model.input_transform.get("size", 224)
+    """Pixels per side that an aerial tile is cut at: what the aerial encoder's transform will keep.
+
+    Roles that share one encoder are described by its first role, and a model without any description by its
+    row.
+    """
+    described = model.config.get("aerial") or model.config.get("ground") or {}
+    size = (described.get("input") or model.input_transform).get("size", 224)
     return int(max(size) if isinstance(size, list | tuple) else size)
 
 

@@ -96,7 +96,11 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
         conn.commit()
     for table, model_id, rows, size in lost:
         yield Item("embedding without its picture", f"{table}_{model_id}", int(rows), int(size), state)
-    days = {"query": settings.keep_queries_days, "audit": settings.keep_audit_days}
+    days = {
+        "query": settings.keep_queries_days,
+        "audit": settings.keep_audit_days,
+        "job_event": settings.keep_job_logs_days,
+    }
     for kept in get_args(queries.Dated):
         if days[kept]:
             yield from _dated(conn, kept, timedelta(days=days[kept]), state)

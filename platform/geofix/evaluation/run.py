@@ -90,7 +90,7 @@ def run_evaluation(
     train = snapshot_queries.snapshot_photos(conn, snapshot.snapshot_id, ["train"])
     evaluation_id = _register(conn, request, model, snapshot, len(asked), replace=replace)
     queries.store_photos(
-        conn, evaluation_id, asked.photo_id.to_numpy(), *_training_nearby(asked, train, request.level)
+        conn, evaluation_id, asked.photo_id.to_numpy(), *training_nearby(asked, train, request.level)
     )
     _predict(conn, evaluation_id, request, model, snapshot, asked)
     return measure(conn, request.name)
@@ -115,7 +115,7 @@ def measure(conn: Connection, name: str) -> dict[str, Any]:
         oracle_m=oracle_errors(truth["lon"], truth["lat"], row["level"], protocol=protocol),
         trivial_m=trivial,
     )
-    metrics["by_training_distance"] = _by_training_distance(errors[:, 0], truth, protocol)
+    metrics["by_training_distance"] = by_training_distance(errors[:, 0], truth, protocol)
     queries.set_metrics(conn, row["evaluation_id"], metrics)
     return {"evaluation": name, "localizer": row["localizer"], "split": row["split"], **metrics}
 
@@ -197,7 +197,7 @@ def _probability(
     return chances
 
 
-def _training_nearby(
+def training_nearby(
     asked: pd.DataFrame, train: pd.DataFrame, level: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Metres to the nearest training photo, and training photos in the photo's own cell; (n,) each."""
@@ -212,7 +212,7 @@ def _training_nearby(
     return metres, np.where(cells[place] == own, counts[place], 0)
 
 
-def _by_training_distance(
+def by_training_distance(
     top_m: NDArray[np.float64], truth: dict[str, NDArray[Any]], protocol: EvaluationProtocol
 ) -> dict[str, Any]:
     """N and R@1 within each radius, by distance to the nearest training photo; counted as the whole is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from geofix.imagery.bands import BandPlan
 from geofix.imagery.handles import REMOTE_OPTIONS, OpenRaster, is_remote
 from geofix.imagery.sources import RasterError
 
+warnings.filterwarnings("ignore", category=NodataShadowWarning)
 Stretch = tuple[tuple[float, float], ...]
 
 
@@ -37,8 +39,12 @@ class Patch:
 
 
 def decimation(source_px_per_target_px: float) -> int:
-    """The power of two that leaves one to two source pixels per target pixel, as overviews are spaced."""
-    return 2 ** math.floor(math.log2(source_px_per_target_px)) if source_px_per_target_px > 1 else 1
+    """The power of two that leaves 0.95 to 1.9 source pixels per target pixel, as overviews are spaced.
+
+    Not 1 to 2: a raster twice as fine as what is asked for, give or take its projection's scale, is usual.
+    """
+    ratio = source_px_per_target_px / 0.95
+    return 2 ** math.floor(math.log2(ratio)) if ratio > 1 else 1
 
 
 def read_raw(
@@ -51,8 +57,8 @@ def read_raw(
     """
     plan, dataset = opened.plan, opened.dataset
     try:
-        with rasterio.Env(**(REMOTE_OPTIONS if is_remote(uri) else {})), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NodataShadowWarning)
+        # An environment of its own costs as much as reading a small window.
+        with rasterio.Env(**REMOTE_OPTIONS) if is_remote(uri) else nullcontext():
             values = dataset.read(
                 list(plan.indexes),
                 window=window,
@@ -88,6 +94,8 @@ def show(
         rgb = np.moveaxis(colours[..., :3], -1, 0).astype(np.float32)
     else:
         rgb = values.astype(np.float32)
+        if np.issubdtype(values.dtype, np.floating):
+            rgb = np.nan_to_num(rgb)
         if stretch is not None:
             for band, (low, high) in enumerate(stretch):
                 rgb[band] = (rgb[band] - low) * (255.0 / (high - low))
@@ -95,8 +103,9 @@ def show(
             rgb = (255.0 - rgb[:3]) * (255.0 - rgb[3:]) / 255.0
         if len(rgb) == 1:
             rgb = np.repeat(rgb, 3, axis=0)
-    rgb = np.where(valid, np.clip(np.nan_to_num(rgb), 0.0, 255.0), 0.0).astype(np.float32)
-    return rgb, valid
+    if values.dtype != np.uint8 or stretch is not None:
+        rgb = np.clip(rgb, 0.0, 255.0)
+    return rgb if valid.all() else np.where(valid, rgb, np.float32(0)), valid
 
 
 def read_patch(

@@ -197,7 +197,7 @@ def decode_photo(
         data, _ = _read_file(Path(source), max_bytes or get_settings().max_photo_bytes)
         where = os.fsdecode(source)
     with _opened(data, where, max_pixels) as image:
-        orientation = 1 if image.format in _TURNED_BY_DECODER else _exif(image).orientation
+        orientation = 1 if image.format in _TURNED_BY_DECODER else _orientation(image)
         if max_side is not None and image.format in _JPEG_LIKE:
             image.draft("RGB", (2 * max_side, 2 * max_side))
         image.load()
@@ -284,10 +284,8 @@ def _exif(image: Image.Image) -> _Exif:
     """EXIF blocks of an image; a broken header counts as an empty one."""
     try:
         header = image.getexif()
-        value = header.get(ORIENTATION, 1)
-        orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
         return _Exif(
-            orientation,
+            _orientation(image),
             dict(header.get_ifd(GPS_IFD)),
             dict(header.get_ifd(EXIF_IFD)),
             _label(header.get(MAKE)),
@@ -295,6 +293,15 @@ def _exif(image: Image.Image) -> _Exif:
         )
     except Exception:  # the header is untrusted bytes; the pixels may still be fine
         return _Exif(1, {}, {}, None, None)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the header is broken."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # untrusted bytes, as above
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _label(value: Any) -> str | None:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from geofix.imagery import xyz
 from geofix.imagery.describe import RasterInfo, describe_raster
 from geofix.imagery.handles import close_all, lonlat_to, open_raster
 from geofix.imagery.patches import Patch, decimation, read_patch
+from geofix.imagery.sampling import sample
 from geofix.imagery.sources import RasterError, RasterSource, XyzLayout
 
 __all__ = [
@@ -43,10 +45,6 @@ GRID = 5
 AFFINE_TOLERANCE_PX = 0.05
 """A warp is done by an affine map where that is closer than this to the true one, in target pixels."""
 _WGS84 = Geod(ellps="WGS84")
-# GDAL wants some CRS on both sides of a plain affine warp; it is never used for a projection. Pixels of unit
-# size at the origin would be taken for a raster without a place, hence the shift.
-_PLANE = CRS.from_epsg(3857)
-_FLIP = Affine.translation(1000, 1000) @ Affine.scale(1, -1)
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ def square_points(
         Pixel coordinates (n * n, 2), longitudes and latitudes in degrees (n * n,). Longitudes run on beyond
         180 degrees rather than jump. Geodesic, so exact in the frame of `Square.crs`.
     """
-    ticks = np.linspace(0.0, square.size_px, n)
-    column, row = (axis.ravel() for axis in np.meshgrid(ticks, ticks))
+    points = _ticks(square.size_px, n)
+    column, row = points.T
     frame = square.to_local()
     east = frame.a * column + frame.b * row + frame.c
     north = frame.d * column + frame.e * row + frame.f
@@ -110,7 +108,7 @@ def square_points(
         np.hypot(east, north),
     )
     lon = square.lon + (np.asarray(lon) - square.lon + 180.0) % 360.0 - 180.0
-    return np.column_stack([column, row]), lon, np.asarray(lat)
+    return points, lon, np.asarray(lat)
 
 
 def read_square(
@@ -149,9 +147,8 @@ def read_square(
     rgb = np.zeros((3, size_px, size_px), np.float32)
     valid = np.zeros((size_px, size_px), bool)
     for piece, seen in _pieces(sources, square):
-        new = seen & ~valid
-        rgb[:, new] = piece[:, new]
-        valid |= seen
+        rgb = np.where(valid, rgb, piece) if valid.any() else piece
+        valid = valid | seen
         if valid.all():
             break
     return np.ascontiguousarray(np.moveaxis(np.rint(rgb), 0, -1)).astype(np.uint8), valid
@@ -186,8 +183,8 @@ def _from_tiles(
     for zoom in xyz.zoom_order(layout, square.lat, square.side_m / square.size_px):
         patch = xyz.read_xyz(source, zoom, lon, lat)
         if patch is not None:
-            target = np.column_stack(xyz.lonlat_to_pixel(lon, lat, zoom, layout.tile_px))
-            yield _warp_affine(patch, points, target, square.size_px)
+            fit, _ = _affine_fit(points, np.column_stack(xyz.lonlat_to_pixel(lon, lat, zoom, layout.tile_px)))
+            yield sample(patch, ~patch.transform @ fit, square.size_px)
 
 
 def _from_raster(
@@ -216,7 +213,7 @@ def _from_raster(
         if patch is None or not patch.valid.any():
             continue
         if miss <= AFFINE_TOLERANCE_PX * ratio:
-            yield _warp_affine(patch, points, np.column_stack([x, y]), square.size_px)
+            yield sample(patch, ~patch.transform @ opened.transform @ fit, square.size_px)
         else:
             # GDAL yields longitudes within 180 degrees: lay the patch there.
             turns = 360.0 * round(float(np.mean(x)) / 360.0) if opened.crs.is_geographic else 0.0
@@ -234,28 +231,34 @@ def _shrinkage(fit: Affine) -> float:
 
 
 def _affine_fit(points: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[Affine, float]:
-    """Least-squares affine map of points (n, 2) to target (n, 2), and its largest miss in target units."""
-    design = np.column_stack([points, np.ones(len(points))])
+    """Least-squares affine map of a square's points (n, 2) to target (n, 2), and its largest miss there."""
+    design, inverse = _design(float(points[-1, 0]), len(points))
     middle = target.mean(axis=0)
-    solution = np.linalg.lstsq(design, target - middle, rcond=None)[0]
+    solution = inverse @ (target - middle)
     worst = float(np.abs(design @ solution - (target - middle)).max())
     (a, d), (b, e), (c, f) = solution
     return Affine(a, b, c + middle[0], d, e, f + middle[1]), worst
+
+
+@lru_cache(maxsize=64)
+def _design(size_px: float, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows (column, row, 1) of a square's grid of points, and their pseudo-inverse."""
+    points = _ticks(size_px, math.isqrt(count))
+    design = np.column_stack([points, np.ones(len(points))])
+    return design, np.linalg.pinv(design)
+
+
+def _ticks(size_px: float, n: int) -> NDArray[np.float64]:
+    """Pixel coordinates (n * n, 2) of a grid over a square, row by row."""
+    ticks = np.linspace(0.0, size_px, n)
+    column, row = np.meshgrid(ticks, ticks)
+    return np.column_stack([column.ravel(), row.ravel()])
 
 
 # Pixels in memory are warped between plane frames of our own, which GDAL takes for missing georeference.
 warnings.filterwarnings(
     "ignore", message="Dataset has no geotransform", category=NotGeoreferencedWarning, module="rasterio.warp"
 )
-
-
-def _warp_affine(
-    patch: Patch, points: NDArray[np.float64], target: NDArray[np.float64], size_px: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Warp by the affine map that takes picture pixels to `target`, in units of the patch's transform."""
-    fit, _ = _affine_fit(points, target)
-    to_patch = ~patch.transform @ fit
-    return _warp(patch, _PLANE, _FLIP, _PLANE, _FLIP @ to_patch, size_px)
 
 
 def _warp(

@@ -76,7 +76,7 @@ def ingest_aerial(
         conn: An open connection; it is committed.
         paths: Rasters, folders of rasters, z/x/y folders, or URIs GDAL can read.
         source: Name of the data set.
-        captured_at: Day of capture; None: from tags, then from a date in the file's name.
+        captured_at: Day of capture; None: from tags, then from a date in the name of the file or its folder.
         licence: Licence of the imagery; kept when None.
         attribution: Whom to credit; kept when None.
         extents: CSV that says where plain pictures lie; see `geofix.imagery.extents`.

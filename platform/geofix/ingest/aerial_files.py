@@ -37,7 +37,7 @@ class Options:
     """How everything of one call is to be read; part of what makes a raster unchanged.
 
     Args:
-        captured_at: Day of capture of all imagery; None: tags, then a date in the file's name.
+        captured_at: Day of capture of all imagery; None: tags, then a date in the name of file or folder.
         crs: CRS of rasters that name none.
         bands: The one or three bands to show.
         tms: Pyramid rows are counted from the south.
@@ -206,7 +206,9 @@ def describe_item(item: Item, stamp: Stamp, options: Options) -> tuple[tuple[Any
         bands=options.bands,
     )
     listed = item.extent.captured_at if item.extent else None
-    day = options.captured_at or listed or info.captured_at or parse_date(Path(item.uri).stem)
+    path = Path(item.uri)
+    named = parse_date(path.stem) or parse_date(path.parent.name)
+    day = options.captured_at or listed or info.captured_at or named
     reading = {
         **info.source.to_reading(),
         "options": options.key(item.extent),

@@ -65,7 +65,7 @@ class Heartbeat(threading.Thread):
         """The connection whose statement is cancelled when the job is to stop."""
         self._conn = conn
 
-    def __call__(self, done: int, total: int | None, message: str = "") -> None:
+    def __call__(self, done: int, total: int | None, message: str = "", unit: str = "") -> None:
         """Take progress; a sink of `geofix.log.progress`.
 
         Raises:
@@ -73,8 +73,8 @@ class Heartbeat(threading.Thread):
         """
         with self._lock:
             if message != self._progress["message"]:
-                self._events.append(("progress", message, as_json({"total": total})))
-            self._progress.update(done=done, total=total, message=message)
+                self._events.append(("progress", message, as_json({"total": total, "unit": unit})))
+            self._progress.update(done=done, total=total, unit=unit, message=message)
         self.check()
 
     def check(self) -> None:

@@ -90,7 +90,7 @@ def register(cls: type[Spec]) -> type[Spec]:
 
 def kinds() -> list[str]:
     """Kinds that can be submitted."""
-    for module in ("stages", "ingest_stages", "pipeline", "run_stage"):
+    for module in ("stages", "ingest_stages", "pipeline", "run_stage", "refresh_stage", "train_stage"):
         importlib.import_module(f"geofix.jobs.{module}")
     return sorted(_registry)
 

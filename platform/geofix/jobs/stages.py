@@ -39,6 +39,7 @@ class Snapshot(Specification):
     test: float = Field(0.15, ge=0, lt=1)
     val: float = Field(0.1, ge=0, lt=1)
     seed: int = 0
+    aerial: Several[str] | None = None
     overwrite: bool = False
 
     def run(self, work: Work) -> dict[str, Any]:
@@ -97,10 +98,12 @@ class Codes(Specification):
     kind: Literal["codes"] = "codes"
     model: str
     code_set: str
-    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    recipe: Literal["cellmean", "aerial", "prototype", "hybrid"] | None = None
     level: Level = 16
     snapshot: AbsolutePath | None = None
     region: str | None = None
+    upsample: Literal["copy", "bilinear"] = "bilinear"
+    kappa: Literal["fit"] | Annotated[float, Field(ge=0)] = "fit"
     calibrate: bool = False
 
     @model_validator(mode="after")
@@ -128,6 +131,8 @@ class Codes(Specification):
             level=self.level,
             snapshot_id=frozen,
             region_ewkb=None if self.region is None else region_ewkb(conn, self.region),
+            upsample=self.upsample,
+            kappa=self.kappa,
         )
         if self.calibrate and frozen is not None:
             found = calibrate_code_set(conn, find_code_set(conn, self.code_set), frozen)

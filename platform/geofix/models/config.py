@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from geofix.imagery.transforms import InputTransform
 
+Aggregation = Literal["gem", "avg", "salad"]
+
 
 class EncoderConfig(BaseModel):
     """One encoder: trunk, pooling, projection, weights and input.
@@ -25,10 +27,17 @@ class EncoderConfig(BaseModel):
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         None, description="Checked before the file is opened; filled in when it was left out."
     )
-    aggregation: Literal["gem", "avg"] = "gem"
+    train_blocks: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Last blocks of the trunk that are trained; unset: all of it; 0: none of it."
+    )
+    aggregation: Aggregation = "gem"
     gem_p: Annotated[float, Field(ge=1.0, le=64.0)] = 3.0
+    salad_clusters: Annotated[int, Field(ge=1)] = Field(16, description="Clusters beside the dust-bin.")
+    salad_width: Annotated[int, Field(ge=1)] = Field(31, description="Values of every cluster.")
+    salad_token: Annotated[int, Field(ge=0)] = Field(16, description="Values of the global token; 0: none.")
+    salad_hidden: Annotated[int, Field(ge=1)] = Field(512, description="Width between SALAD's two layers.")
     dimension: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Length of the embedding; unset: the trunk's own width, without projection."
+        None, description="Length of the embedding; unset: that of the pooled vector, without projection."
     )
     projection: Literal["random", "learned"] = Field(
         "learned", description="How `dimension` is reached: a fixed orthonormal projection or a linear layer."

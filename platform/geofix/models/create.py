@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from geofix.errors import UsageError
 from geofix.imagery.transforms import Fit
-from geofix.models.config import EncoderConfig
+from geofix.models.config import Aggregation, EncoderConfig
 from geofix.models.encoder import build_encoder
 from geofix.models.manifest import ModelManifest
 from geofix.models.registry import Model, save_model
@@ -27,7 +27,9 @@ def create_model(
     mean: float | None = None,
     std: float | None = None,
     trunk_options: dict[str, Any] | None = None,
+    aggregation: Aggregation = "gem",
     gem_p: float = 3.0,
+    salad: dict[str, int] | None = None,
     dimension: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -44,8 +46,10 @@ def create_model(
         mean: Replaces the mean of every channel that timm's configuration names.
         std: Likewise the deviation.
         trunk_options: Further arguments of timm.create_model.
+        aggregation: Pooling of the trunk's map; `salad` starts from random layers and wants training.
         gem_p: Exponent of GeM pooling.
-        dimension: Length D of the embedding, by a fixed random projection; None: the trunk's width.
+        salad: Any of `clusters`, `width`, `token`, `hidden` of SALAD.
+        dimension: Length D of the embedding, by a fixed random projection; None: the pooled width.
         seed: Of weights that no file supplies.
         overwrite: Replace an existing directory.
 
@@ -58,7 +62,9 @@ def create_model(
             trunk_kwargs=trunk_options or {},
             weights_uri=weights,
             weights_sha256=sha256,
+            aggregation=aggregation,
             gem_p=gem_p,
+            **{f"salad_{name}": value for name, value in (salad or {}).items()},
             dimension=dimension,
             projection="random",
             image_size=size,

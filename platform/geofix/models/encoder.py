@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from geofix.errors import UsageError
 from geofix.imagery.transforms import InputTransform
-from geofix.models.aggregate import build_aggregation
+from geofix.models.aggregate import build_aggregation, pooled_width
 from geofix.models.config import EncoderConfig
 from geofix.models.weights import load_trunk
 
@@ -21,7 +23,8 @@ class Encoder(nn.Module):
     """Images in, unit vectors out; ground and aerial encoders are two instances of it.
 
     Use `build_encoder`, which also loads the trunk's weights. `config` is the resolved configuration: its
-    input transform and the sha256 of its weights are always filled in.
+    input transform and the sha256 of its weights are always filled in. `frozen` are the parts that stay in
+    evaluation mode; `geofix.models.groups.freeze_trunk` sets them.
     """
 
     def __init__(self, config: EncoderConfig, trunk: nn.Module, width: int) -> None:
@@ -29,13 +32,15 @@ class Encoder(nn.Module):
         self.config = config
         self.trunk = trunk
         self.width = width
-        self.pool = build_aggregation(config.aggregation, config.gem_p)
-        self.project = _projection(config, width)
+        self.pooled = pooled_width(config, width)
+        self.pool = build_aggregation(config, width)
+        self.project = _projection(config, self.pooled)
+        self.frozen: tuple[nn.Module, ...] = ()
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return self.config.dimension or self.width
+        return self.config.dimension or self.pooled
 
     @property
     def transform(self) -> InputTransform:
@@ -51,9 +56,17 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed (B, 3, H, W) normalised images as (B, D) float32 of unit length."""
-        features = as_map(self.trunk.forward_features(images), self.trunk, self.width)  # type: ignore[operator]
-        vectors = self.project(self.pool(features))
+        features = self.trunk.forward_features(images)  # type: ignore[operator]
+        token = class_token(features, self.trunk)
+        vectors = self.project(self.pool(as_map(features, self.trunk, self.width), token))
         return functional.normalize(vectors.float(), dim=1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
 
 def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encoder:
@@ -88,6 +101,14 @@ def as_map(features: Tensor, trunk: nn.Module, width: int) -> Tensor:
     if features.shape[1] != width and features.shape[-1] == width:
         return features.permute(0, 3, 1, 2)
     return features
+
+
+def class_token(features: Tensor, trunk: nn.Module) -> Tensor | None:
+    """The class token (B, C) of a token sequence, or None where the trunk has none."""
+    prefix = int(getattr(trunk, "num_prefix_tokens", 0))
+    if features.ndim != 3 or prefix < 1 or getattr(trunk, "cls_token", None) is None:
+        return None
+    return features[:, 0]
 
 
 def _create_trunk(config: EncoderConfig) -> nn.Module:

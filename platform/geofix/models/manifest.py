@@ -38,6 +38,12 @@ class ModelManifest(BaseModel):
         return self
 
 
+def model_directory(directory: Path) -> Path:
+    """The model's own directory where the directory of a training run is given, else what is given."""
+    inner = directory / "model"
+    return inner if not (directory / MANIFEST).exists() and (inner / MANIFEST).exists() else directory
+
+
 def read_manifest(directory: Path) -> ModelManifest:
     """Read `model.json` of a model directory.
 
@@ -51,7 +57,7 @@ def read_manifest(directory: Path) -> ModelManifest:
     except FileNotFoundError as error:
         raise NotFoundError(
             f"{directory} is no model directory: {MANIFEST} is missing.",
-            hint="Give the directory that geofix train wrote.",
+            hint="Give a directory that `geofix train` or `geofix models create` wrote.",
         ) from error
     except ValidationError as error:
         raise BadInputError(

@@ -86,14 +86,21 @@ def save_model(model: Model, directory: Path, *, overwrite: bool = False) -> Mod
     Args:
         model: What to write. Its `sha256` is set to that of the weights file.
         directory: Created; its parent must exist or can be made.
-        overwrite: Replace an existing model directory.
+        overwrite: Replace an existing model directory, or an empty one.
 
     Raises:
-        UsageError: The directory exists and `overwrite` is False.
+        UsageError: The directory exists and `overwrite` is False, or it holds something else than a model.
     """
     directory = directory.resolve()
     if directory.exists() and not overwrite:
-        raise UsageError(f"{directory} exists already.", hint="Choose another directory or overwrite it.")
+        raise UsageError(
+            f"{directory} exists already.", hint="Choose another directory, or replace it with --overwrite."
+        )
+    if directory.exists() and not _replaceable(directory):
+        raise UsageError(
+            f"{directory} holds something else than a model; it is not replaced.",
+            hint="Choose another directory.",
+        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -179,6 +186,11 @@ def _write(model: Model, work: Path) -> ModelManifest:
             os.fsync(stream.fileno())
     work.chmod(0o755)
     return manifest
+
+
+def _replaceable(directory: Path) -> bool:
+    """Whether replacing it loses nothing but a model: a user's folder of photos must never go."""
+    return directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
 
 
 def _replace(work: Path, directory: Path) -> None:

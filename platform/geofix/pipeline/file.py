@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.settings import get_settings
 
+# Training configurations of the project.
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class _Stage(BaseModel):
-    """A step; paths may hold ${shared}, ${home}, ${out} and ${here}."""
+    """A step; paths may hold ${shared}, ${home}, ${out}, ${here} and ${configs}."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,6 +96,9 @@ class Snapshot(_Stage):
     test: float = 0.15
     val: float = 0.1
     seed: int = 0
+    aerial: list[str] | None = Field(
+        None, description="Aerial sources to take in; every one near the photos if left out, [none] for none."
+    )
     required: list[str] | None = Field(
         None, description="Splits that may not come out empty; all where it is left out, unless mode is test."
     )
@@ -117,6 +122,17 @@ class MakeModel(_Stage):
     seed: int = 0
 
 
+class Train(_Stage):
+    """Train encoders and prototypes on the pipeline's snapshot, and register the model."""
+
+    do: Literal["train"]
+    name: str = Field(description="Of the model.")
+    config: Path = Field(description="Training configuration; ${configs} has some.")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="Replaces keys of the configuration: {loss.ground_aerial: 0}."
+    )
+
+
 class Embed(_Stage):
     """Embed photos or aerial tiles."""
 
@@ -131,12 +147,16 @@ class Codes(_Stage):
 
     do: Literal["codes"]
     model: str
-    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    recipe: Literal["cellmean", "aerial", "prototype", "hybrid"] | None = Field(
+        None, description="Left out: hybrid, prototype or aerial by what a trained model has, else cellmean."
+    )
     levels: list[int]
     within: str | None = None
     datasets: list[str] | None = Field(
         None, description="Only aerial tiles of these; all where it is left out."
     )
+    upsample: Literal["copy", "bilinear"] = Field("bilinear", description="Prototypes to finer cells.")
+    kappa: Literal["fit"] | Annotated[float, Field(ge=0)] = "fit"
     calibrate: bool = True
     index: bool = False
 
@@ -152,11 +172,33 @@ class Evaluate(_Stage):
     within: str | None = None
 
 
+class Method(_Stage):
+    """Compare a trained model with its parts and baselines, everything fitted on val."""
+
+    do: Literal["method"]
+    model: str
+    prototype_model: str | None = None
+    aerial_model: str | None = None
+    second_model: str | None = None
+    untrained_model: str | None = None
+    splits: list[str] = ["test_seen", "test_unseen"]
+    level: int = 16
+    datasets: list[str] | None = Field(
+        None, description="Only aerial tiles of these; all where it is left out."
+    )
+    elsewhere: list[str] | None = Field(None, description="Photo data sets of another place.")
+    density: bool = True
+    ablations: bool = False
+    threshold_m: float = 200.0
+    kept: Annotated[int, Field(ge=1, le=100)] = 10
+    seed: int = 0
+
+
 class Localize(_Stage):
     """Answer photos and write the answers."""
 
     do: Literal["localize"]
-    recipe: Literal["cellmean", "aerial"] = "cellmean"
+    recipe: Literal["cellmean", "aerial", "prototype", "hybrid"] = "cellmean"
     level: int
     model: str
     photos: list[str] = Field(default_factory=list, description="Files or glob patterns.")
@@ -208,9 +250,11 @@ Stage = Annotated[
     | Cells
     | Snapshot
     | MakeModel
+    | Train
     | Embed
     | Codes
     | Evaluate
+    | Method
     | Localize
     | Table
     | Map
@@ -235,7 +279,7 @@ def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tup
 
     Args:
         path: YAML file.
-        variables: Further ${variables}; `shared`, `home`, `here` and `out` are always there.
+        variables: Further ${variables}; `shared`, `home`, `here`, `configs` and `out` are always there.
 
     Returns:
         The pipeline, and its output folder below GEOFIX_HOME.
@@ -257,6 +301,7 @@ def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tup
         "shared": os.fspath(settings.shared_dir),
         "home": os.fspath(settings.home_dir),
         "here": os.fspath(path.resolve().parent),
+        "configs": os.fspath(CONFIGS),
         **(variables or {}),
     }
     out = settings.home_dir / "runs" / _filled(raw["name"], known)

@@ -23,7 +23,9 @@ from geofix.pipeline import file as kinds
 from geofix.pipeline import reports
 from geofix.pipeline.context import Context
 from geofix.pipeline.inputs import matching
+from geofix.pipeline.method_stage import method
 from geofix.pipeline.reports import files
+from geofix.pipeline.train_stage import train
 from geofix.plain import plain
 from geofix.settings import get_settings
 from geofix.snapshots.build import build_snapshot, stored_snapshot
@@ -104,6 +106,7 @@ def snapshot(context: Context, stage: kinds.Snapshot) -> Result:
         context.conn,
         stage.datasets,
         context.snapshot_dir,
+        aerial=stage.aerial,
         overwrite=True,
         required=None if stage.required is None else tuple(stage.required),
         mode=stage.mode,
@@ -162,12 +165,18 @@ def embed(context: Context, stage: kinds.Embed) -> Result:
 
 def codes(context: Context, stage: kinds.Codes) -> Result:
     """Build a code set per level; one of an earlier run answers until its successor is whole."""
+    from geofix.codes.recipes import default_recipe
+
     model = model_queries.find_model(context.conn, stage.model)
-    row = stored_snapshot(context.conn, context.snapshot_dir) if stage.recipe == "cellmean" else None
+    recipe = stage.recipe or default_recipe(context.conn, model)
+    frozen = any(isinstance(item, kinds.Snapshot) for item in context.pipeline.stages)
+    needed = recipe != "aerial" or (frozen and bool(model.metrics.get("terms")))
+    row = stored_snapshot(context.conn, context.snapshot_dir) if needed else None
+    chosen = stage.model_copy(update={"recipe": recipe})
     made: Result = {}
     for level in stage.levels:
-        name = context.code_set(stage.model, stage.recipe, level)
-        made[name] = _code_set(context, stage, name, level, model, row)
+        name = context.code_set(stage.model, recipe, level)
+        made[name] = _code_set(context, chosen, name, level, model, row)
     return {"code_sets": made, "outputs": [["code_set", name] for name in made]}
 
 
@@ -190,6 +199,8 @@ def _code_set(
         snapshot_id=None if row is None else row.snapshot_id,
         region_ewkb=None if stage.within is None else region_ewkb(conn, stage.within),
         datasets=stage.datasets,
+        upsample=stage.upsample,
+        kappa=stage.kappa,
     )
     found = code_queries.find_code_set(conn, temporary)
     if stage.calibrate and row is not None and row.counts.get("val", 0):
@@ -218,11 +229,12 @@ def _calibrated(context: Context, code_set: CodeSet, snapshot_id: int) -> Result
 def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
     """Judge every localizer at every level on every split that holds photos."""
     from geofix.evaluation.service import evaluate as judge
+    from geofix.localizers.code_set import NAMES
 
     row = stored_snapshot(context.conn, context.snapshot_dir)
     rows: Result = {}
     old = set()
-    recipes = {"cellmean": "cellmean", "aerial_only": "aerial"}
+    recipes = {localizer: recipe for recipe, localizer in NAMES.items()}
     for localizer in stage.localizers:
         levels = stage.levels if localizer in (*recipes, "most_photographed") else stage.levels[:1]
         for level in levels:
@@ -305,9 +317,11 @@ STAGES: dict[type, Callable[..., Result]] = {
     kinds.Cells: cells,
     kinds.Snapshot: snapshot,
     kinds.MakeModel: make_model,
+    kinds.Train: train,
     kinds.Embed: embed,
     kinds.Codes: codes,
     kinds.Evaluate: evaluate,
+    kinds.Method: method,
     kinds.Localize: localize,
     kinds.MissingTilesReport: reports.missing_tiles,
     kinds.Table: reports.table,

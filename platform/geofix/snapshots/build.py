@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from geofix.database.queries import snapshots as queries
 from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError
 from geofix.snapshots.format import labelled, write_snapshot
+from geofix.snapshots.imagery import find_imagery
 from geofix.snapshots.leaks import prove
 from geofix.snapshots.reader import load_snapshot
 from geofix.snapshots.split import SPLITS, split_photos
@@ -24,6 +26,7 @@ def build_snapshot(
     datasets: list[str],
     out: Path,
     *,
+    aerial: Sequence[str] | None = None,
     overwrite: bool = False,
     required: tuple[str, ...] | None = None,
     **options: Any,
@@ -34,16 +37,18 @@ def build_snapshot(
         conn: Open connection of the writer or owner.
         datasets: Names of photo data sets.
         out: Directory to create.
+        aerial: Sources whose rasters and tiles near the photos go into the snapshot; None takes every source
+            that has any there, and an empty list, or `none`, none.
         overwrite: Replace an existing snapshot.
         required: Splits that may not come out empty; None: all, but in mode `test` test_unseen alone.
         **options: Fields of `SplitConfig`.
 
     Returns:
-        photos per split, cells with training photos, dropped photos by reason, sha256, directory.
+        photos per split, cells with training photos, tiles, dropped photos by reason, sha256, directory.
 
     Raises:
-        NotFoundError: A data set does not exist.
-        BadInputError: There are too few photos for the split asked for.
+        NotFoundError: A data set or source does not exist.
+        BadInputError: There are too few photos for the split asked for, or a named source has no tile there.
         SplitLeakError: The split leaks (a defect, or photos that lie about their sequence).
     """
     photos = queries.candidates(conn, datasets)
@@ -60,21 +65,29 @@ def build_snapshot(
     prove(table, buffer_m=split.config.buffer_m, sequences=sequences)
     cells = _training_cells(table, split.config.cell_level)
     sources = {item["name"]: item for item in queries.licences(conn, datasets)}
+    kept = table[table["split"] != "dropped"]
+    imagery = find_imagery(conn, kept["s2_id"].to_numpy(np.int64), aerial)
+    if imagery is not None:
+        sources |= imagery.licences
     manifest = write_snapshot(
         out,
         table,
         config=split,
         sources=sources,
         cells=cells,
+        aerial=None if imagery is None else (imagery.rasters, imagery.tiles(conn)),
         overwrite=overwrite,
-        extra={"datasets": datasets},
+        extra={"datasets": datasets, "aerial_sources": sorted(imagery.licences) if imagery else []},
     )
-    kept = table[table["split"] != "dropped"]
     snapshot_id = queries.store_snapshot(
         conn,
         uri=str(out.resolve()),
         sha256=manifest["sha256"],
-        config={**manifest["config"], "datasets": datasets},
+        config={
+            **manifest["config"],
+            "datasets": datasets,
+            "aerial": sorted(imagery.licences) if imagery else [],
+        },
         counts=manifest["photos"],
         splits=zip(kept["photo_id"].tolist(), kept["split"].astype(str).tolist(), strict=True),
     )
@@ -82,6 +95,7 @@ def build_snapshot(
     return {
         "photos": manifest["photos"],
         "cells": len(cells),
+        "tiles": manifest.get("aerial", {}).get("tiles", 0),
         "dropped": split.dropped,
         "sha256": manifest["sha256"],
         "directory": str(out),

@@ -1,4 +1,4 @@
-"""Writing a snapshot: photos.parquet, cells.parquet and snapshot.json, all or nothing."""
+"""Writing a snapshot: tables of photos, cells, rasters and tiles, and snapshot.json, all or nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from geofix.snapshots.split import SPLITS, Split
 
 FORMAT = 1
 PHOTOS, CELLS, MANIFEST = "photos.parquet", "cells.parquet", "snapshot.json"
+AERIAL, TILES = "aerial.parquet", "tiles.parquet"
 ROW_GROUP = 50_000
 
 # Fixed types of known columns; unknown columns keep their own.
@@ -44,6 +45,33 @@ _TYPES: dict[str, pa.DataType] = {
     "unseen": pa.bool_(),
     "split_group": pa.int64(),
 }
+
+AERIAL_SCHEMA = pa.schema(
+    {
+        "raster": pa.int32(),
+        "uri": pa.string(),
+        "kind": pa.string(),
+        "crs": pa.string(),
+        "reading": pa.string(),
+        "sha256": pa.string(),
+        "captured_at": pa.date32(),
+        "source": pa.string(),
+        "west": pa.float64(),
+        "south": pa.float64(),
+        "east": pa.float64(),
+        "north": pa.float64(),
+    }
+)
+TILE_SCHEMA = pa.schema(
+    {
+        "s2_id": pa.int64(),
+        "level": pa.int16(),
+        "side_m": pa.float32(),
+        "captured_at": pa.date32(),
+        "source": pa.string(),
+        "rasters": pa.list_(pa.int32()),
+    }
+)
 
 
 def labelled(table: pd.DataFrame, split: Split) -> pd.DataFrame:
@@ -66,6 +94,7 @@ def write_snapshot(
     config: Mapping[str, Any] | Split,
     sources: Mapping[str, Mapping[str, Any]],
     cells: pd.DataFrame | None = None,
+    aerial: tuple[pa.Table, Iterable[pa.Table]] | None = None,
     overwrite: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -80,6 +109,7 @@ def write_snapshot(
         config: How the split was made, or the split itself.
         sources: Data set to its licence, attribution and whatever else must travel with it.
         cells: One row per cell, with s2_id.
+        aerial: Rasters, and tiles in order, piece by piece; columns of `AERIAL_SCHEMA` and `TILE_SCHEMA`.
         overwrite: Replace an existing snapshot.
         extra: Further entries of the manifest.
 
@@ -93,17 +123,22 @@ def write_snapshot(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        digest = ContentDigest()
-        _write_table(temporary / PHOTOS, kept, "photo_id", digest)
+        _write_table(temporary / PHOTOS, kept, "photo_id", photo_digest := ContentDigest())
+        digests: list[ContentDigest | None] = [photo_digest, None]
         if cells is not None:
             _write_table(temporary / CELLS, cells, "s2_id", cell_digest := ContentDigest())
+            digests[1] = cell_digest
+        if aerial is not None:
+            imagery, found = _write_aerial(temporary, *aerial)
+            digests += found
         manifest: dict[str, Any] = {
             "format": FORMAT,
-            "sha256": combined_hash(digest, cell_digest if cells is not None else None),
+            "sha256": combined_hash(*digests),
             "software": {"geofix": _software_version()},
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "photos": {name: int((kept["split"].astype(str) == name).sum()) for name in SPLITS},
             "cells": None if cells is None else len(cells),
+            **({} if aerial is None else {"aerial": imagery}),
             "dropped": _dropped(photos, config),
             "config": asdict(config.config) if isinstance(config, Split) else dict(config),
             "sources": {k: dict(v) for k, v in sorted(sources.items())},
@@ -122,9 +157,12 @@ def write_snapshot(
     return manifest
 
 
-def combined_hash(photos: ContentDigest, cells: ContentDigest | None) -> str:
-    """The snapshot's identity: the photos' content, and the cells' where there are any."""
-    parts = [photos.hexdigest(), cells.hexdigest() if cells else ""]
+def combined_hash(*tables: ContentDigest | None) -> str:
+    """The snapshot's identity: the content of photos and cells, and of rasters and tiles if it has any.
+
+    Without imagery it is the hash of the first two alone.
+    """
+    parts = [table.hexdigest() if table else "" for table in tables]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -151,6 +189,24 @@ def _write_table(path: Path, frame: pd.DataFrame, by: str, digest: ContentDigest
     finally:
         if writer is not None:
             writer.close()
+
+
+def _write_aerial(
+    directory: Path, rasters: pa.Table, tiles: Iterable[pa.Table]
+) -> tuple[dict[str, int], list[ContentDigest]]:
+    """Write rasters and tiles; returns how many there are, and their digests."""
+    raster_digest, tile_digest = ContentDigest(), ContentDigest()
+    rasters = rasters.cast(AERIAL_SCHEMA)
+    raster_digest.update(rasters)
+    pq.write_table(rasters, directory / AERIAL, compression="zstd")
+    count = 0
+    with pq.ParquetWriter(directory / TILES, TILE_SCHEMA, compression="zstd") as writer:
+        for piece in tiles:
+            part = piece.cast(TILE_SCHEMA)
+            tile_digest.update(part)
+            writer.write_table(part, row_group_size=ROW_GROUP)
+            count += part.num_rows
+    return {"rasters": rasters.num_rows, "tiles": count}, [raster_digest, tile_digest]
 
 
 def _schema(frame: pd.DataFrame) -> pa.Schema:

@@ -14,7 +14,16 @@ import pyarrow.parquet as pq
 
 from geofix.errors import BadInputError, NotFoundError
 from geofix.snapshots.digest import ContentDigest
-from geofix.snapshots.format import CELLS, FORMAT, MANIFEST, PHOTOS, combined_hash, file_sha256
+from geofix.snapshots.format import (
+    AERIAL,
+    CELLS,
+    FORMAT,
+    MANIFEST,
+    PHOTOS,
+    TILES,
+    combined_hash,
+    file_sha256,
+)
 from geofix.snapshots.split import SPLITS
 
 
@@ -80,6 +89,12 @@ class Snapshot:
         path = self.path / CELLS
         return pq.read_table(path) if path.is_file() else None
 
+    def aerial(self) -> tuple[pa.Table, pa.Table] | None:
+        """Rasters and tiles, if the snapshot was built with imagery."""
+        if TILES not in self.manifest["files"]:
+            return None
+        return pq.read_table(self.path / AERIAL), pq.read_table(self.path / TILES)
+
     def _wanted(self, split: str | None, columns: Sequence[str] | None) -> list[str]:
         if split is not None and split not in SPLITS:
             raise BadInputError(f"Unknown split {split!r}.", hint=f"Splits are {', '.join(SPLITS)}.")
@@ -133,18 +148,18 @@ def _verify(snapshot: Snapshot, files: dict[str, Any]) -> None:
                 f"{str(entry['sha256'])[:12]}....",
                 hint="A snapshot is frozen: copy it again, or build a new one.",
             )
-    photos, cells = ContentDigest(), None
-    _add(photos, snapshot.path / PHOTOS)
-    if CELLS in files:
-        _add(cells := ContentDigest(), snapshot.path / CELLS)
-    if combined_hash(photos, cells) != snapshot.sha256:
+    tables = [PHOTOS, CELLS, *([AERIAL, TILES] if TILES in files else [])]
+    digests = [_digest(snapshot.path / name) if name in files else None for name in tables]
+    if combined_hash(*digests) != snapshot.sha256:
         raise BadInputError(
             f"{snapshot.path}: the content hash does not match {MANIFEST}.",
             hint="The manifest was edited or belongs to other files; build the snapshot again.",
         )
 
 
-def _add(digest: ContentDigest, path: Path) -> None:
+def _digest(path: Path) -> ContentDigest:
+    digest = ContentDigest()
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches():
             digest.update(batch)
+    return digest

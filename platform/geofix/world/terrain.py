@@ -21,12 +21,12 @@ from geofix.world.sizes import Size
 
 CRS = "EPSG:3035"
 CENTRE_LON, CENTRE_LAT = -14.0, 45.0
-RADIUS_X_M, RADIUS_Y_M = 200_000.0, 150_000.0
+RADIUS_X_M, RADIUS_Y_M = 235_000.0, 176_000.0
 VERTICES = 8192
 COUNTRIES = (("XA", "XAA", "Aldmark"), ("XB", "XBB", "Brennia"), ("XC", "XCC", "Corvania"))
 PROVINCES = ("Upper", "Hither", "Farther")
 PUBLISHED_STRIDE = 3
-CANDIDATES = 20
+CANDIDATES = 60
 KINDS = ("town", "coast", "village", "coast", "town", "town", "village", "town")
 
 
@@ -207,7 +207,7 @@ def _spot(
     start, end = a[country], a[(country + 1) % 3] + (2 * np.pi if country == 2 else 0.0)
     theta = start + (end - start) * rng.uniform(0.15, 0.85)
     r_coast = continent.radius[int(theta / (2 * np.pi) * VERTICES) % VERTICES]
-    r = r_coast * np.sqrt(rng.uniform(0.07, 0.75)) if inland_m is None else r_coast - inland_m
+    r = r_coast * np.sqrt(rng.uniform(0.07, 0.88)) if inland_m is None else r_coast - inland_m
     return float(continent.centre[0] + r * np.cos(theta)), float(continent.centre[1] + r * np.sin(theta))
 
 

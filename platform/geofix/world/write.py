@@ -207,9 +207,9 @@ def _read_manifest(root: Path, recipe: Recipe) -> dict[str, object] | None:
         identity = found["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if identity != _identity(recipe):
+    if identity != (wanted := _identity(recipe)):
         raise UsageError(
-            f"{root} already holds the world {identity}, not {_identity(recipe)}.",
+            f"{root} already holds the world of {_in_words(identity)}, not of {_in_words(wanted)}.",
             hint="Choose an empty directory, or the same size and seed.",
         )
     return dict(found)
@@ -217,6 +217,19 @@ def _read_manifest(root: Path, recipe: Recipe) -> dict[str, object] | None:
 
 def _identity(recipe: Recipe) -> dict[str, object]:
     return {"format": FORMAT, "size": recipe.size, "seed": recipe.seed, "without": asdict(recipe.without)}
+
+
+def _in_words(identity: object) -> str:
+    """A world's recipe for people: size, seed, and what else is not as usual."""
+    if not isinstance(identity, dict):
+        return "an unknown kind"
+    words = [f"size {identity.get('size')}", f"seed {identity.get('seed')}"]
+    without = identity.get("without")
+    if isinstance(without, dict):
+        words += [f"without its {name.replace('_', ' ')} cues" for name, off in without.items() if off]
+    if identity.get("format") != FORMAT:
+        words.append(f"format {identity.get('format')}, which this version does not write")
+    return ", ".join(words)
 
 
 def _photo_files(root: Path) -> Iterator[os.DirEntry[str]]:

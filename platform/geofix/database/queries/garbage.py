@@ -49,7 +49,7 @@ DELETE FROM geofix.aerial_embedding e
 WHERE NOT EXISTS (SELECT FROM geofix.aerial_tile t WHERE t.aerial_tile_id = e.aerial_tile_id)
 """,
 }
-Dated = Literal["query", "audit"]
+Dated = Literal["query", "audit", "job_event"]
 DATED = {
     "query": """
 SELECT count(*), coalesce(sum(pg_column_size(q)), 0)::bigint FROM geofix.query q WHERE q.asked_at < now() - %(age)s::interval
@@ -57,10 +57,20 @@ SELECT count(*), coalesce(sum(pg_column_size(q)), 0)::bigint FROM geofix.query q
     "audit": """
 SELECT count(*), coalesce(sum(pg_column_size(a)), 0)::bigint FROM geofix.audit a WHERE a.at < now() - %(age)s::interval
 """,
+    "job_event": """
+SELECT count(*), coalesce(sum(pg_column_size(e)), 0)::bigint FROM geofix.job_event e
+JOIN geofix.job j USING (job_id)
+WHERE j.state IN ('succeeded', 'failed', 'cancelled', 'parked') AND greatest(j.finished_at, e.at) < now() - %(age)s::interval
+""",
 }
 DELETE_DATED = {
     "query": "DELETE FROM geofix.query WHERE asked_at < now() - %(age)s::interval",
     "audit": "DELETE FROM geofix.audit WHERE at < now() - %(age)s::interval",
+    "job_event": """
+DELETE FROM geofix.job_event e USING geofix.job j
+WHERE j.job_id = e.job_id AND j.state IN ('succeeded', 'failed', 'cancelled', 'parked')
+  AND greatest(j.finished_at, e.at) < now() - %(age)s::interval
+""",
 }
 # Autovacuum is off on leaves. One with an HNSW index is never vacuumed (pgvector#450): it is dropped as a whole.
 BLOATED = """
@@ -140,7 +150,7 @@ def delete_lost_embeddings(conn: Connection) -> int:
 
 
 def older_than(conn: Connection, table: Dated, age: timedelta) -> tuple[int, int]:
-    """Rows and bytes of queries or audit rows that are older than they are kept."""
+    """Rows and bytes of queries, audit rows or log lines of ended jobs that are older than they are kept."""
     row = conn.execute(DATED[table], {"age": age}).fetchone()
     return (0, 0) if row is None else (int(row[0]), int(row[1]))
 

@@ -32,6 +32,9 @@ VALUES (%(name)s, %(kind)s, %(dimension)s, %(directory_uri)s, %(weights_sha256)s
 RETURNING model_id
 """
 DELETE = "DELETE FROM geofix.model WHERE model_id = %(model_id)s"
+STEP_ASIDE = """
+UPDATE geofix.model SET name = name || '-' || left(weights_sha256, 12)
+WHERE name = %(name)s AND weights_sha256 <> %(sha256)s RETURNING name"""
 SET_DIRECTORY = "UPDATE geofix.model SET directory_uri = %(directory_uri)s WHERE model_id = %(model_id)s"
 CODE_SETS_OF = "SELECT name FROM geofix.code_set WHERE model_id = %(model_id)s ORDER BY 1"
 UNKNOWN_DATASETS = """
@@ -179,6 +182,12 @@ def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
     leaves.ensure_leaf(conn, "photo_embedding", model_id, values["dimension"])
     leaves.ensure_leaf(conn, "aerial_embedding", model_id, values["dimension"])
     return model_id
+
+
+def step_aside(conn: Connection, name: str, sha256: str) -> str | None:
+    """Rename the model of a name that has other weights: its hash is appended. Returns the name it has now."""
+    row = conn.execute(STEP_ASIDE, {"name": name, "sha256": sha256}).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _without_places(config: Any) -> Any:

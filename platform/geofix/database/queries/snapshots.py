@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -29,6 +30,36 @@ WHERE d.name = ANY (%(datasets)s) AND (p.uri IS NOT NULL OR %(positions_only)s)
 ORDER BY p.photo_id
 """
 DATASETS = "SELECT name, licence, attribution FROM geofix.dataset WHERE name = ANY (%(datasets)s) AND kind = 'photos' ORDER BY name"
+AERIAL_DATASETS = """
+SELECT name, licence, attribution FROM geofix.dataset
+WHERE kind = 'aerial' AND (%(sources)s::text[] IS NULL OR name = ANY (%(sources)s)) ORDER BY name
+"""
+# One range scan of the cell index per block that holds photos; blocks are disjoint, so no tile comes twice.
+AERIAL_TILES = """
+SELECT t.s2_id, t.level, t.side_m, t.captured_at, d.name AS source, t.aerial_raster_ids
+FROM unnest(%(low)s::int8[], %(high)s::int8[]) AS block (low, high)
+JOIN geofix.aerial_tile t ON t.s2_id BETWEEN block.low AND block.high
+JOIN geofix.dataset d USING (dataset_id)
+WHERE d.name = ANY (%(sources)s)
+ORDER BY t.s2_id, d.name, t.captured_at
+"""
+# In an order that does not depend on ids, which differ between databases.
+AERIAL_RASTERS = """
+SELECT r.aerial_raster_id, r.uri, r.kind, r.crs, (r.reading - 'footprints' - 'options')::text AS reading,
+       encode(r.sha256, 'hex') AS sha256, r.captured_at, d.name AS source,
+       public.ST_XMin(r.geom) AS west, public.ST_YMin(r.geom) AS south,
+       public.ST_XMax(r.geom) AS east, public.ST_YMax(r.geom) AS north
+FROM geofix.aerial_raster r
+JOIN geofix.dataset d USING (dataset_id)
+WHERE r.aerial_raster_id IN (
+    SELECT unnest(t.aerial_raster_ids)
+    FROM unnest(%(low)s::int8[], %(high)s::int8[]) AS block (low, high)
+    JOIN geofix.aerial_tile t ON t.s2_id BETWEEN block.low AND block.high
+    JOIN geofix.dataset td ON td.dataset_id = t.dataset_id
+    WHERE td.name = ANY (%(sources)s)
+)
+ORDER BY d.name, r.sha256, r.captured_at, r.uri
+"""
 INSERT = """
 INSERT INTO geofix.snapshot (uri, sha256, config, counts) VALUES (%(uri)s, %(sha256)s, %(config)s, %(counts)s)
 ON CONFLICT (sha256) DO UPDATE SET uri = excluded.uri RETURNING snapshot_id
@@ -106,6 +137,45 @@ def licences(conn: Connection, datasets: list[str]) -> list[dict[str, Any]]:
     """Name, licence and attribution of data sets, to be carried into what is made from them."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(DATASETS, {"datasets": datasets}).fetchall()
+
+
+def aerial_licences(conn: Connection, sources: list[str] | None) -> list[dict[str, Any]]:
+    """Name, licence and attribution of aerial sources; None: of all.
+
+    Raises:
+        NotFoundError: A source does not exist.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(AERIAL_DATASETS, {"sources": sources}).fetchall()
+    unknown = sorted(set(sources or ()) - {row["name"] for row in found})
+    if unknown:
+        raise NotFoundError(
+            f"No aerial source is named {', '.join(map(repr, unknown))}.",
+            hint="Load it with `geofix ingest aerial PATH --source NAME`.",
+        )
+    return found
+
+
+def aerial_rasters(
+    conn: Connection, sources: list[str], low: list[int], high: list[int]
+) -> list[dict[str, Any]]:
+    """Rasters of the sources' tiles within ranges of cell ids, in an order given by their content."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(AERIAL_RASTERS, {"sources": sources, "low": low, "high": high}).fetchall()
+
+
+def aerial_tiles(
+    conn: Connection, sources: list[str], low: list[int], high: list[int], *, rows: int = 50_000
+) -> Iterator[list[tuple[int, int, float, date | None, str, list[int]]]]:
+    """Tiles within ranges of cell ids as (s2_id, level, side_m, captured_at, source, raster ids), streamed.
+
+    In order of cell, source and date; up to `rows` at a time.
+    """
+    with conn.cursor(name="snapshot_tiles") as cursor:
+        cursor.itersize = rows
+        cursor.execute(AERIAL_TILES, {"sources": sources, "low": low, "high": high})
+        while found := cursor.fetchmany(rows):
+            yield found
 
 
 def store_snapshot(

@@ -1,0 +1,87 @@
+"""Prototypes of coarse cells passed down to the cells that are searched."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geofix.errors import UsageError
+from geofix.spatial import s2
+from geofix.spatial.frames import bilinear_weights
+
+Upsample = Literal["copy", "bilinear"]
+
+_CHUNK = 32_768
+_SHORTEST = 1e-3  # a weighted sum of unit vectors below this length has no direction to speak of
+
+
+def descendants(ids: npt.NDArray[np.int64], level: int) -> npt.NDArray[np.int64]:
+    """All cells (n * 4^steps,) of a level inside cells no finer, in the order of their parents.
+
+    Raises:
+        UsageError: The cells are finer than the level.
+    """
+    if not len(ids):
+        return ids
+    own = int(s2.level(ids[0]))
+    if own > level:
+        raise UsageError(
+            f"Prototypes stand at level {own}; codes of level {level} would be coarser.",
+            hint=f"Build codes at level {own} or finer.",
+        )
+    for _ in range(level - own):
+        ids = s2.children(ids).reshape(-1)
+    return ids
+
+
+def upsample(
+    ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32], level: int, how: Upsample
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Give every cell of a level below a prototype a vector; cells below none get none.
+
+    `copy`: the parent's. `bilinear`: of the four prototype cells whose centres surround the cell's own, by
+    their weights in a local metric frame (as in training, error bounds in
+    `spatial.frames.bilinear_weights`); missing ones are dropped and the sum is normalised again. Where the
+    four nearly cancel, the parent's.
+
+    Args:
+        ids: (n,) cells of one level, ascending.
+        vectors: (n, D) unit vectors.
+        level: Level of the result, the prototypes' own or finer.
+        how: See above. At the prototypes' own level both return them unchanged.
+
+    Returns:
+        Cells (m,), ascending, and unit vectors (m, D).
+    """
+    cells = descendants(ids, level)
+    rows = np.repeat(np.arange(len(ids)), len(cells) // max(1, len(ids)))
+    if how == "copy" or len(cells) == len(ids):
+        return cells, vectors[rows]
+    made = np.empty((len(cells), vectors.shape[1]), np.float32)
+    for first in range(0, len(cells), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        made[part] = interpolate(ids, vectors, cells[part], rows[part])
+    return cells, made
+
+
+def interpolate(
+    ids: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+    cells: npt.NDArray[np.int64],
+    parents: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Bilinear unit vectors (m, D) at the centres of cells (m,) whose parents' rows are given."""
+    near, weights = bilinear_weights(*s2.center(cells), int(s2.level(ids[0])))
+    rows = np.searchsorted(ids, near).clip(max=len(ids) - 1)
+    weights = np.where(ids[rows] == near, weights, 0.0)
+    made = np.zeros((len(cells), vectors.shape[1]))
+    for place in range(4):
+        made += weights[:, place, None] * vectors[rows[:, place]]
+    # The weights that are left may be small, the direction is not.
+    lengths = np.linalg.norm(made, axis=1) / np.maximum(weights.sum(axis=1), 1e-12)
+    good = lengths > _SHORTEST
+    made[~good] = vectors[parents[~good]]
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made.astype(np.float32)

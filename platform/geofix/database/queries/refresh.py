@@ -1,0 +1,187 @@
+"""A code set's successor in which the cells of one region are new and all others are copied by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql
+
+from geofix.database.bulk import copy_rows, read_columns, read_vectors, vector_rows
+from geofix.database.engine import Connection
+from geofix.database.queries import codes as code_queries
+from geofix.database.queries import leaves
+from geofix.database.queries.codes import CodeSet
+from geofix.database.queries.models import ModelRow
+from geofix.errors import NotFoundError
+
+LOCK = "SELECT state, code_set_id FROM geofix.code_set WHERE name = %(name)s FOR NO KEY UPDATE"
+CELLS = "SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {code_set_id} ORDER BY s2_id"
+CODES_OF = """
+SELECT c.s2_id, c.code FROM geofix.cell_code c
+WHERE c.code_set_id = {code_set_id} AND c.s2_id = ANY ({ids}) ORDER BY c.s2_id
+"""
+# A photo may make codes when this snapshot trains on it, or when no snapshot at all holds it back for judging and it
+# came after this one: what the split dropped (photos in the buffer around held-out blocks) stays dropped.
+PHOTOS = """
+SELECT p.s2_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.photo_record p USING (photo_id)
+WHERE e.model_id = {model_id}
+  AND p.geom OPERATOR(public.&&) public.ST_MakeEnvelope({west}, {south}, {east}, {north}, 4326)
+  AND ({datasets}::text[] IS NULL
+       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
+  AND (EXISTS (SELECT FROM geofix.snapshot_photo t
+               WHERE t.photo_id = p.photo_id AND t.snapshot_id = {snapshot_id}::bigint AND t.split = 'train')
+       OR NOT EXISTS (SELECT FROM geofix.snapshot_photo h WHERE h.photo_id = p.photo_id AND h.split <> 'train')
+      AND NOT EXISTS (SELECT FROM geofix.snapshot o JOIN geofix.dataset d ON o.config -> 'datasets' ? d.name
+                      WHERE o.snapshot_id = {snapshot_id}::bigint AND d.dataset_id = p.dataset_id
+                        AND p.ingested_at <= o.created_at))
+ORDER BY p.photo_id
+"""
+TILES = """
+SELECT t.s2_id, e.embedding FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
+WHERE e.model_id = {model_id} AND t.level = {level}
+  AND ({datasets}::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
+  AND public.ST_Covers(public.ST_GeomFromEWKB({region}), geofix.s2_center(t.s2_id))
+ORDER BY t.aerial_tile_id
+"""
+STAGE = """
+CREATE TEMP TABLE IF NOT EXISTS refreshed_code (
+  s2_id bigint, code public.halfvec, has_prototype boolean, has_aerial boolean) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS replaced_cell (s2_id bigint) ON COMMIT DELETE ROWS;
+TRUNCATE pg_temp.refreshed_code, pg_temp.replaced_cell
+"""
+FILL = """
+INSERT INTO {leaf} (code_set_id, s2_id, code, has_prototype, has_aerial)
+SELECT {code_set_id}, s2_id, code, has_prototype, has_aerial FROM (
+  SELECT c.s2_id, c.code, c.has_prototype, c.has_aerial FROM geofix.cell_code c
+  WHERE c.code_set_id = {old_id} AND NOT EXISTS (SELECT FROM pg_temp.replaced_cell r WHERE r.s2_id = c.s2_id)
+  UNION ALL SELECT s2_id, code, has_prototype, has_aerial FROM pg_temp.refreshed_code) AS every
+ORDER BY s2_id
+"""
+ANALYZE = "ANALYZE pg_temp.refreshed_code, pg_temp.replaced_cell"
+
+Box = tuple[float, float, float, float]
+
+
+def lock_code_set(conn: Connection, code_set: CodeSet) -> None:
+    """Let no second refresh of the same code set begin before this transaction ends.
+
+    Raises:
+        NotFoundError: It was replaced or dropped meanwhile.
+    """
+    row = conn.execute(LOCK, {"name": code_set.name}).fetchone()
+    if row is None or row[1] != code_set.code_set_id or row[0] not in code_queries.SEARCHABLE:
+        raise NotFoundError(f"Code set {code_set.name} was replaced or dropped meanwhile.", hint="Try again.")
+
+
+def cells_of(conn: Connection, code_set: CodeSet) -> NDArray[np.int64]:
+    """All cells (n,) of a code set, ascending."""
+    query = sql.SQL(CELLS).format(code_set_id=sql.Literal(code_set.code_set_id))
+    return read_columns(conn, query, {"s2_id": "i8"})["s2_id"]
+
+
+def codes_of(
+    conn: Connection, code_set: CodeSet, ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Codes (n, D + 2) of some cells of a set, by cell."""
+    query = sql.SQL(CODES_OF).format(
+        code_set_id=sql.Literal(code_set.code_set_id), ids=sql.Literal([int(item) for item in ids])
+    )
+    return read_vectors(conn, query, dimension=code_set.dimension)
+
+
+def photos_in_box(
+    conn: Connection, model: ModelRow, box: Box, *, snapshot_id: int | None, datasets: Sequence[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Leaf ids (n,) and embeddings (n, D) of photos that may make codes, in a box of degrees.
+
+    Held back are the photos of any snapshot's val and test splits, and those that the code set's own snapshot dropped.
+
+    Args:
+        conn: Open connection.
+        model: Whose embeddings.
+        box: West, south, east, north.
+        snapshot_id: Snapshot whose training photos take part whatever other snapshots say.
+        datasets: Only photos of these data sets.
+    """
+    query = sql.SQL(PHOTOS).format(
+        model_id=sql.Literal(model.model_id),
+        snapshot_id=sql.Literal(snapshot_id),
+        datasets=sql.Literal(None if datasets is None else list(datasets)),
+        **dict(zip(("west", "south", "east", "north"), map(sql.Literal, box), strict=True)),
+    )
+    return read_vectors(conn, query, dimension=model.dimension)
+
+
+def tiles_in_region(
+    conn: Connection, model: ModelRow, level: int, region_ewkb: bytes, datasets: Sequence[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Cells (n,) of a level whose centre lies in a region, repeated per tile, and the tiles' embeddings (n, D)."""
+    query = sql.SQL(TILES).format(
+        model_id=sql.Literal(model.model_id),
+        level=sql.Literal(level),
+        datasets=sql.Literal(None if datasets is None else list(datasets)),
+        region=sql.Literal(region_ewkb),
+    )
+    return read_vectors(conn, query, dimension=model.dimension)
+
+
+def write_successor(
+    conn: Connection,
+    old: CodeSet,
+    name: str,
+    config: dict[str, Any],
+    replaced: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    codes: NDArray[np.floating[Any]],
+    has_prototype: NDArray[np.bool_],
+    has_aerial: NDArray[np.bool_],
+) -> int:
+    """Write and publish a code set that is `old` with some cells replaced; the caller commits.
+
+    Args:
+        conn: Open connection of the owner.
+        old: The code set that is searched until the commit.
+        name: Of the new one.
+        config: Its configuration.
+        replaced: Cells of `old` that are left out.
+        ids: (n,) new cells.
+        codes: (n, D + 2) completed by the scale of `old`.
+        has_prototype: (n,) flags.
+        has_aerial: (n,) flags.
+
+    Returns:
+        Key of the new code set.
+    """
+    values = {key: getattr(old, key) for key in code_queries.CodeSet.__dataclass_fields__}
+    block_level = min(9, old.level)
+    made = code_queries.insert_code_set(
+        conn, {**values, "name": name, "block_level": block_level, "config": config}
+    )
+    conn.execute(STAGE)
+    order = np.argsort(ids, kind="stable")
+    flags = (has_prototype[order].tolist(), has_aerial[order].tolist())
+    copy_rows(
+        conn,
+        "pg_temp.refreshed_code",
+        {"s2_id": "int8", "code": "halfvec", "has_prototype": "bool", "has_aerial": "bool"},
+        vector_rows(ids[order], codes[order], *flags),
+    )
+    copy_rows(conn, "pg_temp.replaced_cell", {"s2_id": "int8"}, ((int(item),) for item in replaced))
+    conn.execute(ANALYZE)
+    leaves.create_leaf(conn, "cell_code", made, old.dimension)
+    conn.execute(
+        sql.SQL(FILL).format(
+            leaf=sql.Identifier("geofix_leaf", f"cell_code_{made}"),
+            code_set_id=sql.Literal(made),
+            old_id=sql.Literal(old.code_set_id),
+        )
+    )
+    leaves.index_leaf_keys(conn, "cell_code", made)
+    code_queries.publish(conn, made, block_level)
+    if old.state == "stale":  # what made it stale may lie outside the region
+        code_queries.set_state(conn, made, "stale", old.stale_reason)
+    return made

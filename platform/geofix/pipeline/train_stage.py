@@ -1,0 +1,86 @@
+"""The stage `train`: learn from the pipeline's snapshot, then register what was learned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from geofix.database.engine import Connection
+from geofix.database.queries import models as model_queries
+from geofix.database.queries.models import ModelRow
+from geofix.errors import BadInputError, UsageError
+from geofix.log import get_logger
+from geofix.models.manifest import MANIFEST, WEIGHTS, read_manifest
+from geofix.pipeline.context import Context
+from geofix.pipeline.file import Train
+from geofix.pipeline.reports import files
+from geofix.settings import get_settings
+
+_log = get_logger(__name__)
+
+
+def train(context: Context, stage: Train) -> dict[str, Any]:
+    """Train, or go on with a run of the same configuration that was interrupted, and register the model."""
+    from geofix.training.config import load_raw, parse_config
+    from geofix.training.loop import train as run
+
+    where = str(stage.config)
+    config = parse_config(with_changes(load_raw(stage.config), stage.changes), where)
+    out = get_settings().home_dir / "training" / context.pipeline.name / stage.name
+    # The run takes minutes to days: no transaction stays open meanwhile.
+    context.conn.commit()
+    begun = (out / "checkpoint.pt").exists()
+    try:
+        result = run(config, context.snapshot_dir, out, resume=begun)
+    except (UsageError, BadInputError) as error:
+        if not begun:
+            raise
+        _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
+        shutil.rmtree(out)
+        result = run(config, context.snapshot_dir, out)
+    directory = kept_model(Path(result["model"]), stage.name)
+    row = register_trained(context.conn, directory, stage.name)
+    outputs = [["model", stage.name], *files(directory / MANIFEST, directory / WEIGHTS)]
+    return {**result, "model": row.name, "sha256": row.weights_sha256, "outputs": outputs}
+
+
+def kept_model(made: Path, name: str) -> Path:
+    """Copy a trained model to a directory of its own below GEOFIX_HOME, named by its weights.
+
+    A later training of the same name writes elsewhere, so what is registered never changes under its users.
+    """
+    sha256 = read_manifest(made).weights_sha256
+    directory = get_settings().home_dir / "models" / f"{name}-{sha256[:12]}"
+    if not (directory / MANIFEST).is_file():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = directory.with_name(f".{directory.name}.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(made, beside)
+        beside.rename(directory)
+    return directory
+
+
+def register_trained(conn: Connection, directory: Path, name: str) -> ModelRow:
+    """Register under a name; another model of that name steps aside and keeps all that was made with it."""
+    from geofix.codes.register import register_model
+
+    sha256 = read_manifest(directory).weights_sha256
+    aside = model_queries.step_aside(conn, name, sha256)
+    if aside is not None:
+        _log.warning("the model of this name has other weights and is renamed", model=name, now=aside)
+    return register_model(conn, directory, name)
+
+
+def with_changes(raw: Any, changes: dict[str, Any]) -> Any:
+    """A configuration with dotted keys replaced, such as `loss.ground_aerial`."""
+    if not isinstance(raw, dict):
+        return raw
+    out = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        section = out
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return out

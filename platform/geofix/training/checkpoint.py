@@ -1,0 +1,128 @@
+"""Checkpoints: written whole or not at all, read without pickle, refused where they do not belong."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.training.config import TrainingConfig
+from geofix.training.distributed import Team
+from geofix.training.state import Clock, State
+
+NAME = "checkpoint.pt"
+FORMAT = 1
+# What may differ between the run that wrote a checkpoint and the one that goes on from it.
+_FREE = ("workers", "threads", "checkpoint_minutes", "compile")
+
+
+def checkpoint_path(out: Path, team: Team) -> Path:
+    """Where a rank's checkpoint lies: the leader's is the run's, the others' hold their rows."""
+    return out / (NAME if team.leads else f"checkpoint-rank{team.rank}.pt")
+
+
+def write_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_sha256: str) -> None:
+    """Write a checkpoint beside its place and rename it there; under torchrun every rank writes its own.
+
+    It holds weights, optimisers, running means, random state, clock, configuration (with the resolved input
+    transforms inside the encoders' own) and the snapshot's hash.
+    """
+    described = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json", by_alias=True),
+        "encoders": {role: net.config.model_dump(mode="json") for role, net in state.networks.items()},
+        "snapshot_sha256": snapshot_sha256,
+        "clock": asdict(state.clock),
+    }
+    content: dict[str, Any] = {
+        "description": json.dumps(described),
+        "networks": {role: net.state_dict() for role, net in state.networks.items()},
+        "optimiser": state.optimiser.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    if state.table is not None and state.rows is not None:
+        content |= {"table": state.table.state_dict(), "rows": state.rows.state_dict()}
+    if state.average is not None:
+        content["average"] = state.average
+    if torch.cuda.is_available():
+        content["random_cuda"] = torch.cuda.get_rng_state_all()
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_sha256: str) -> None:
+    """Put a checkpoint's content into a state that was made for the same run.
+
+    Raises:
+        NotFoundError: There is no checkpoint.
+        BadInputError: It is damaged, or of another snapshot.
+        UsageError: It was written by a run of another configuration; the message names what differs.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"No checkpoint at {path}.", hint="Leave --resume out to begin a new run.")
+    try:
+        content = torch.load(path, map_location=state.device, weights_only=True)
+        described = json.loads(content["description"])
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInputError(
+            f"{path} cannot be read: {first[:200]}.", hint="Begin again without --resume, in a new directory."
+        ) from error
+    _check(path, described, config, snapshot_sha256)
+    for role, network in state.networks.items():
+        network.load_state_dict(content["networks"][role])
+    state.optimiser.load_state_dict(content["optimiser"])
+    if state.table is not None and state.rows is not None:
+        state.table.load_state_dict(content["table"])
+        state.rows.load_state_dict(content["rows"])
+    if state.average is not None:
+        state.average = content["average"]
+    torch.set_rng_state(content["random"].cpu())
+    if torch.cuda.is_available() and "random_cuda" in content:
+        torch.cuda.set_rng_state_all([item.cpu() for item in content["random_cuda"]])
+    clock = described["clock"]
+    best = clock.pop("best")
+    state.clock = Clock(**clock, best=None if best is None else (float(best[0]), int(best[1])))
+
+
+def _check(path: Path, described: dict[str, Any], config: TrainingConfig, snapshot_sha256: str) -> None:
+    if described.get("format") != FORMAT:
+        raise BadInputError(f"{path} has format {described.get('format')}; this version reads {FORMAT}.")
+    if described["snapshot_sha256"] != snapshot_sha256:
+        raise BadInputError(
+            f"{path} belongs to snapshot {described['snapshot_sha256'][:12]}, not {snapshot_sha256[:12]}.",
+            hint="Resume with the snapshot it was begun with, or train anew in another directory.",
+        )
+    wanted = _flat(config.model_dump(mode="json", by_alias=True))
+    written = _flat(described["config"])
+    differing = sorted(
+        key
+        for key in wanted.keys() | written.keys()
+        if key.split(".")[0] not in _FREE and wanted.get(key) != written.get(key)
+    )
+    if differing:
+        named = ", ".join(f"{key} {written.get(key)!r} -> {wanted.get(key)!r}" for key in differing[:5])
+        raise UsageError(
+            f"{path} was written with another configuration: {named}.",
+            hint="Resume with the configuration it was begun with, or train anew in another directory.",
+        )
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return out

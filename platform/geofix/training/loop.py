@@ -1,0 +1,209 @@
+"""Train ground encoder, aerial encoder and prototypes from a snapshot directory: the whole run."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from geofix.errors import UsageError
+from geofix.log import progress
+from geofix.losses.sampled import SampledNegatives
+from geofix.models.registry import choose_device
+from geofix.settings import get_settings
+from geofix.training.batches import plan_epoch
+from geofix.training.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from geofix.training.colour import Jitter
+from geofix.training.config import TrainingConfig
+from geofix.training.distributed import Team, own_device
+from geofix.training.first_values import set_to_means
+from geofix.training.keep import judge, result_of
+from geofix.training.run import Run, prepare, readers
+from geofix.training.samples import Augmentation, Batch, Pairs
+from geofix.training.signals import Stop, stop_on_signals
+from geofix.training.state import State, set_rates, update_average
+from geofix.training.step import take_step
+
+
+def train(
+    config: TrainingConfig,
+    snapshot_dir: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    team: Team | None = None,
+) -> dict[str, Any]:
+    """Train, and write a model directory `OUT/model` that can be registered.
+
+    Interrupted by SIGINT, SIGTERM or whatever the progress sinks raise, it leaves a checkpoint behind from
+    which `resume` goes on, to the same weights as without the interruption (on a CPU with as many threads).
+
+    Args:
+        config: The run.
+        snapshot_dir: A snapshot; no database is asked.
+        out: Directory of model, checkpoint and curves.
+        resume: Go on from the checkpoint in `out`.
+        device: Instead of the device of the settings.
+        team: Processes that train together; see `crew`.
+
+    Returns:
+        steps, epochs, val (figures of the kept epoch), terms, checkpoint, model, unreadable files.
+
+    Raises:
+        UsageError: `out` holds another run, or the checkpoint is of another configuration.
+        BadInputError: Snapshot, weights or checkpoint cannot be used.
+        DivergedError: The loss is no longer a number.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    team = team or Team()
+    run = prepare(
+        config, snapshot_dir, out, own_device(choose_device(device or get_settings().device), team), team
+    )
+    path = checkpoint_path(out, team)
+    if path.exists() and not resume:
+        raise UsageError(
+            f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if resume:
+        read_checkpoint(path, run.state, run.config, run.snapshot.sha256)
+    with run.journal, stop_on_signals() as stop:
+        _epochs(run, stop, path)
+    return result_of(run)
+
+
+def _epochs(run: Run, stop: Stop, path: Path) -> None:
+    clock, config = run.state.clock, run.config
+    while clock.epoch < config.epochs:
+        _start_table(run)
+        _epoch(run, stop, path)
+        clock.epoch, clock.place = clock.epoch + 1, 0
+        if clock.epoch % config.validation.every == 0 or clock.epoch == config.epochs:
+            judge(run)
+        write_checkpoint(path, run.state, config, run.snapshot.sha256)
+
+
+def _start_table(run: Run) -> None:
+    """Give the prototypes their first values when the warm-up is over; it needs ground and aerial."""
+    clock, settings = run.state.clock, run.config.prototypes
+    warm = settings.warmup_epochs if run.index is not None else 0
+    if run.state.table is None or clock.table_started or clock.epoch < min(warm, run.config.epochs - 1):
+        return
+    if settings.start == "means":
+        set_to_means(run.state, run.photos, seed=run.config.seed, threads=readers(run.config))
+    clock.table_started = True
+
+
+def _epoch(run: Run, stop: Stop, path: Path) -> None:
+    """The steps that are left of the epoch under way."""
+    state, clock, config = run.state, run.state.clock, run.config
+    wrapped = _wrapped(run)
+    sampled = _sampled(run)
+    total, saved, began, seen = run.steps_per_epoch * config.epochs, time.monotonic(), time.monotonic(), 0
+    state.train()
+    with progress(f"epoch {clock.epoch + 1} of {config.epochs}", run.steps_per_epoch, "steps") as advance:
+        if clock.place:
+            advance(clock.place)
+        for batch in _batches(run):
+            share = set_rates(state, config.optimiser, clock.step, total)
+            if sampled is not None:
+                sampled.draws = clock.step  # a resumed run draws what it would have drawn
+            outcome = take_step(wrapped, batch, config, sampled, run.team)
+            clock.place, clock.step = clock.place + 1, clock.step + 1
+            update_average(state, config.average)
+            run.unreadable.update(dict(batch.unreadable))
+            seen += len(batch)
+            speed = seen / (time.monotonic() - began)
+            if run.team.leads:
+                run.journal.step(clock.step, outcome, share, speed)
+            try:
+                advance(1, run.journal.line(outcome, speed))
+                stop.asked = run.team.any(stop.asked)
+                stop.check()
+            except BaseException:
+                # Every step is whole here, so whatever wants the run to end may have it, and go on later.
+                write_checkpoint(path, state, config, run.snapshot.sha256)
+                raise
+            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                write_checkpoint(path, state, config, run.snapshot.sha256)
+                saved = time.monotonic()
+
+
+def _batches(run: Run) -> Iterator[Batch]:
+    """The batches of the epoch under way, from where it stands, decoded ahead."""
+    config, clock, networks = run.config, run.state.clock, run.state.networks
+    section = config.batch
+    plan = plan_epoch(
+        run.photos,
+        batch=section.photos,
+        seed=config.seed,
+        epoch=clock.epoch,
+        neighbourhood=section.neighbourhood,
+        neighbourhood_km=section.neighbourhood_km,
+        balance=section.balance,
+        cell_level=config.prototypes.level,
+    )
+    plan = plan[:, run.team.part(section.photos)]
+    amount = section.jitter
+    colours = Jitter(amount, amount, amount, amount / 5) if amount else None
+    pairs = Pairs(
+        run.photos,
+        plan,
+        networks["ground"].transform,
+        networks["aerial"].transform if "aerial" in networks else None,
+        run.index,
+        seed=config.seed + 1_000_003 * run.team.rank,
+        epoch=clock.epoch,
+        side_m=config.tiles.side_m,
+        augmentation=Augmentation(config.tiles.turn, config.tiles.shift_m, section.crop, colours),
+    )
+    # A process that Celery forked may have no children of its own.
+    workers = 0 if current_process().daemon else config.workers
+    loader = DataLoader(
+        pairs,
+        batch_size=None,
+        sampler=range(clock.place, len(plan)),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        pin_memory=run.state.device.type == "cuda",
+        worker_init_fn=_begin_worker,
+    )
+    yield from loader
+
+
+def _begin_worker(_: int) -> None:
+    """Decoding processes leave the cores to the training, and their end to it as well."""
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _sampled(run: Run) -> SampledNegatives | None:
+    """How far negatives are drawn, for tables above the size that says so."""
+    settings, table = run.config.prototypes, run.state.table
+    if table is None or len(table) <= settings.sample_above:
+        return None
+    return SampledNegatives(
+        settings.sampled,
+        near_m=1000 * settings.near_km,
+        above=settings.sample_above,
+        seed=run.config.seed,
+    )
+
+
+def _wrapped(run: Run) -> State:
+    """The same state whose networks run compiled and average their gradients; the weights are shared."""
+    state = run.state
+    networks: dict[str, Any] = dict(state.networks)
+    if run.config.compile:
+        networks = {role: torch.compile(network) for role, network in networks.items()}
+    networks = {role: run.team.wrap(network) for role, network in networks.items()}
+    return State(networks, state.table, state.optimiser, state.rows, state.average, state.clock)

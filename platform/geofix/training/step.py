@@ -1,0 +1,171 @@
+"""One step: embed a batch, weigh the three terms, move the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geofix.errors import GeofixError
+from geofix.losses.multi_similarity import MultiSimilarity
+from geofix.losses.pairs import pair_term
+from geofix.losses.prototype_terms import prototype_terms
+from geofix.losses.sampled import SampledNegatives
+from geofix.losses.softmax import Softmax
+from geofix.training.config import TrainingConfig
+from geofix.training.distributed import Team
+from geofix.training.samples import Batch, pair_masks
+from geofix.training.state import State
+
+TERMS = ("ground_prototype", "ground_aerial", "aerial_prototype")
+
+
+class DivergedError(GeofixError):
+    """The loss or its gradient is no longer a number."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave.
+
+    Attributes:
+        terms: Mean of each term that took part.
+        loss: Their weighted sum.
+        norm: Of the encoders' gradient before clipping.
+    """
+
+    terms: dict[str, float]
+    loss: float
+    norm: float
+
+
+def make_loss(config: TrainingConfig) -> MultiSimilarity | Softmax:
+    """The loss that the configuration names."""
+    section = config.loss
+    if section.kind == "softmax":
+        return Softmax(section.temperature)
+    return MultiSimilarity(section.alpha, section.beta, section.lam)
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The precision that forward passes run in."""
+    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+def take_step(
+    state: State,
+    batch: Batch,
+    config: TrainingConfig,
+    sampled: SampledNegatives | None = None,
+    team: Team | None = None,
+) -> Outcome:
+    """Train on one batch, or under torchrun on this rank's part of it.
+
+    Raises:
+        DivergedError: A term or the gradient is not finite; the encoders are as they were before.
+    """
+    state.optimiser.zero_grad(set_to_none=True)
+    batch = batch.to(state.device, non_blocking=True)
+    seen = torch.from_numpy(batch.has_aerial)
+    with autocast(config, state.device):
+        ground = state.networks["ground"](batch.ground)
+        aerial = None
+        if "aerial" in state.networks:
+            aerial = _aerial(state, batch, seen, team or Team())
+    loss_of = make_loss(config)
+    group = None if team is None else team.group
+    terms = dict(_table_terms(state, batch, ground, aerial, seen, config, loss_of, sampled, group))
+    if aerial is not None and config.loss.ground_aerial:
+        terms["ground_aerial"] = _pair(batch, ground, aerial, config, loss_of)
+    if not terms:
+        return Outcome({}, 0.0, 0.0)
+    where = f"step {state.clock.step + 1} (epoch {state.clock.epoch + 1})"
+    values = {name: float(value.detach()) for name, value in terms.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"The term {name} is {value} at {where}.", hint=_HINT)
+    weights = config.loss.model_dump(include=set(TERMS))
+    total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    norm = float(torch.nn.utils.clip_grad_norm_(_trained(state), config.optimiser.clip))
+    if not math.isfinite(norm):
+        raise DivergedError(f"The gradient of {', '.join(terms)} is {norm} at {where}.", hint=_HINT)
+    state.optimiser.step()
+    return Outcome(values, float(total.detach()), norm)
+
+
+_HINT = "Lower the learning rates or train in float32; the last checkpoint is from before."
+
+
+def _table_terms(
+    state: State, batch: Batch, ground: Tensor, aerial: Tensor | None, seen: Tensor,
+    config: TrainingConfig, loss_of: MultiSimilarity | Softmax, sampled: SampledNegatives | None, group: Any,
+) -> Iterator[tuple[str, Tensor]]:  # fmt: skip
+    """Ground and aerial against the prototypes, in one pass over the table."""
+    if state.table is None or not state.clock.table_started:
+        return
+    both = aerial is not None and config.loss.aerial_prototype > 0
+    lon, lat = batch.lon, batch.lat
+    anchors = ground
+    if both and aerial is not None:
+        lon = np.concatenate([lon, batch.tile_lon])
+        lat = np.concatenate([lat, batch.tile_lat])
+        anchors = torch.cat([ground, aerial])
+    place = state.table.place(lon, lat, interpolate=config.prototypes.interpolate)
+    if both:
+        place.weights[len(ground) :][~seen] = 0.0  # a tile that shows nothing has no positive
+    losses = prototype_terms(
+        anchors,
+        state.table,
+        place,
+        loss_of,
+        optimiser=state.rows,
+        chunk_rows=config.prototypes.chunk_rows,
+        sampled=sampled,
+        group=group,
+    )
+    counted = place.has_positive.to(losses.device)
+    first = len(ground)
+    yield "ground_prototype", _mean(losses[:first], counted[:first])
+    if both:
+        yield "aerial_prototype", _mean(losses[first:], counted[first:])
+
+
+def _pair(
+    batch: Batch, ground: Tensor, aerial: Tensor, config: TrainingConfig, loss_of: MultiSimilarity | Softmax
+) -> Tensor:
+    """Ground against aerial within the batch; a tile that shows nothing is no positive and no negative."""
+    positive, negative = (mask.to(ground.device) for mask in pair_masks(batch, config.tiles.side_m))
+    losses = pair_term(ground, aerial, positive, negative, loss_of)
+    return _mean(losses, positive.any(dim=1) | positive.any(dim=0))
+
+
+def _aerial(state: State, batch: Batch, seen: Tensor, team: Team) -> Tensor | None:
+    """(B, D) vectors of the tiles, zeros where one shows nothing; None where none of the batch does."""
+    network = state.networks["aerial"]
+    if bool(seen.all()) or team.size > 1:  # every rank must take part in every backward pass
+        return network(batch.aerial)  # type: ignore[no-any-return]
+    if not bool(seen.any()):
+        return None
+    # Blank tiles would move the batch norm's statistics.
+    rows = torch.nonzero(seen)[:, 0].to(state.device)
+    vectors: Tensor = network(batch.aerial[rows])
+    return vectors.new_zeros(len(seen), vectors.shape[1]).index_copy(0, rows, vectors)
+
+
+def _mean(losses: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the anchors that have a positive; 0 where none has."""
+    return losses[counted].sum() / counted.sum().clamp(min=1)
+
+
+def _trained(state: State) -> list[torch.nn.Parameter]:
+    return [p for group in state.optimiser.param_groups for p in group["params"]]

@@ -1,0 +1,311 @@
+"""Codes of one region made again: what changes, what stays, and that searches never stop."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from pgvector import HalfVector
+from small_world import DIMENSION, LEVEL, PHOTOS, SEQUENCES, TOWNS, SmallWorld, orthophoto, photos, pointed_at
+
+pytest.importorskip("timm", reason="needs the extra `train`")
+
+from trained import PROTOTYPE_LEVEL, drop_trained, make_trained, photo_means
+
+from geofix.codes import refresh
+from geofix.codes.build import build_code_set
+from geofix.codes.complete import split_codes
+from geofix.codes.embed_store import embed_all
+from geofix.codes.index import build_index
+from geofix.codes.refresh import refresh_region
+from geofix.database.engine import connect
+from geofix.database.ownership import delete_dataset
+from geofix.database.queries import codes as code_queries
+from geofix.database.queries import models as model_queries
+from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.ingest.aerial import ingest_aerial
+from geofix.ingest.aerial_tiles import register_tiles
+from geofix.ingest.photos import ingest_photos
+from geofix.jobs.specs import parse
+from geofix.spatial import s2
+
+NEW = (7.49, 47.55)  # a place without photos, three kilometres from the nearest town
+
+
+@pytest.fixture(scope="module")
+def joint(small_database: SmallWorld, tmp_path_factory: pytest.TempPathFactory):
+    """A trained model named `grown`, without the prototype of one photographed cell; gone afterwards."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pointed_at(small_database.database, small_database.folder / "home"):
+        with connect() as conn:
+            ids, _, _ = photo_means(conn, small_database)
+            make_trained(conn, small_database, folder / "grown", leave_out=int(ids[0]))
+        yield int(ids[0])
+        with connect() as conn:
+            drop_trained(conn, "grown")
+
+
+@pytest.fixture
+def conn(joint: int, small: SmallWorld):
+    """A connection; code sets built in a test are gone after it."""
+    with connect() as connection:
+        yield connection
+        connection.rollback()
+        for row in code_queries.list_code_sets(connection):
+            if row["model"] == "grown":
+                code_queries.drop_code_set(connection, code_queries.find_code_set(connection, row["name"]))
+                connection.commit()
+
+
+def around(lon: float, lat: float, size: float = 0.01) -> bytes:
+    shape = shapely.box(lon - size, lat - size, lon + size, lat + size)
+    return shapely.to_wkb(shapely.set_srid(shape, 4326), include_srid=True)
+
+
+def build(conn, name="live", **given):
+    made = build_code_set(
+        conn, name=name, model=model_queries.find_model(conn, "grown"), level=LEVEL, **given
+    )
+    conn.commit()
+    return made
+
+
+def codes(conn, name="live"):
+    found = code_queries.find_code_set(conn, name)
+    ids, stored = code_queries.read_codes(conn, found)
+    return found, ids, stored
+
+
+def flags(conn, found, ids):
+    rows = conn.execute(
+        "SELECT s2_id, has_prototype, has_aerial FROM cell_code WHERE code_set_id = %s", (found.code_set_id,)
+    ).fetchall()
+    known = {row[0]: row[1:] for row in rows}
+    return [known[int(item)] for item in ids]
+
+
+@pytest.fixture
+def new_photos(conn, tmp_path):
+    """A street at NEW, ingested and embedded; gone afterwards."""
+    root = photos(tmp_path / "new", towns=1, seed=21)
+    rows = list(csv.DictReader((root / "metadata.csv").open()))
+    for row in rows:
+        row["lon"] = str(float(row["lon"]) - TOWNS[0][0] + NEW[0])
+        row["lat"] = str(float(row["lat"]) - TOWNS[0][1] + NEW[1])
+    with (root / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    ingest_photos(conn, root, dataset="new street", metadata=root / "metadata.csv", workers=1)
+    conn.commit()
+    embed_all(conn, model_queries.find_model(conn, "grown"), "photos", workers=1)
+    conn.commit()
+    yield SEQUENCES * PHOTOS
+    conn.rollback()
+    delete_dataset(conn, "new street")
+    conn.commit()
+
+
+@pytest.mark.parametrize("recipe", ["hybrid", "prototype", "aerial", "cellmean"])
+def test_nothing_new_changes_nothing_but_the_cell_without_prototype(conn, joint, recipe):
+    build(conn, recipe=recipe)
+    found, ids, stored = codes(conn)
+    lon, lat = TOWNS[0]
+    made = refresh_region(conn, "live", around(lon, lat))
+    again, new_ids, new = codes(conn)
+    lost = s2.center(np.array([joint]))
+    inside = abs(lost[0][0] - lon) < 0.009 and abs(lost[1][0] - lat) < 0.009
+    learns = recipe in ("hybrid", "prototype") and inside
+    assert made["removed"] == 0 and made["mean_prototypes"] == (1 if learns else 0)
+    common = np.isin(new_ids, ids)
+    assert common.sum() == len(ids) and (made["added"] == len(new_ids) - len(ids) <= 4)
+    same = np.abs(new[common].astype(float) - stored.astype(float)).max(axis=1) < 2e-3
+    assert made["changed"] == 0 or learns
+    assert (~same).sum() <= (8 if learns else 0)
+    assert again.code_set_id != found.code_set_id and again.scale == found.scale
+    for name in ("kappa", "temperature", "snapshot_id", "state", "calibration", "dimension"):
+        assert getattr(again, name) == getattr(found, name), name
+    blocks = "SELECT sum(cells), count(*) FROM cell_block WHERE code_set_id = %s"
+    assert conn.execute(blocks, (again.code_set_id,)).fetchone()[0] == again.cells == len(new_ids)
+    assert again.config["refreshed"][0]["removed"] == 0
+    with pytest.raises(NotFoundError):
+        code_queries.find_code_set(conn, f"live (replaced {found.code_set_id})")
+
+
+def test_new_photos_get_codes_where_they_were_taken_and_nowhere_else(conn, joint, new_photos):
+    build(conn)
+    _, ids, stored = codes(conn)
+    made = refresh_region(conn, "live", around(*NEW))
+    again, new_ids, new = codes(conn)
+    added = np.setdiff1d(new_ids, ids)
+    assert made["added"] == len(added) == made["in_region"] > 4 and made["changed"] == made["removed"] == 0
+    elsewhere = np.searchsorted(new_ids, ids)
+    assert (new[elsewhere].view(np.uint16) == stored.view(np.uint16)).all()  # copied bit by bit
+    assert set(flags(conn, again, added)) == {(True, False)}
+    parents = np.unique(s2.parent(added, PROTOTYPE_LEVEL))
+    assert sorted(again.config["mean_prototypes"]) == sorted(s2.token(parents).tolist())
+    z, bias = split_codes(new[np.searchsorted(new_ids, added)], again.scale)
+    assert np.allclose(bias, again.config["fusion"]["bias_no_aerial"], atol=1e-3 * again.scale)
+    assert np.allclose(np.linalg.norm(z, axis=1), again.kappa, atol=2e-3 * again.scale)
+    # A photo taken there is now found there.
+    query, own = conn.execute(
+        "SELECT e.embedding, p.s2_id FROM photo_embedding e JOIN photo_record p USING (photo_id)"
+        " JOIN dataset USING (dataset_id) JOIN model USING (model_id)"
+        " WHERE dataset.name = 'new street' AND model.name = 'grown' ORDER BY photo_id LIMIT 1"
+    ).fetchone()
+    best = code_queries.search(conn, again, query, 5)[0]
+    assert set(best) & set(added.tolist()) and s2.parent(own, LEVEL) in added
+    second = refresh_region(conn, "live", around(*NEW))
+    assert (second["added"], second["changed"], second["removed"]) == (0, 0, 0)
+    final, _, _ = codes(conn)
+    assert final.config["mean_prototypes"] == again.config["mean_prototypes"]
+    assert len(final.config["refreshed"]) == 2
+    none = refresh_region(conn, "live", around(*NEW), datasets=["streets"])  # as if they were not there
+    assert none["removed"] == len(added)
+    assert not codes(conn)[0].config["mean_prototypes"]
+
+
+def test_photos_held_back_for_judging_make_no_codes(conn, joint, new_photos, small, tmp_path):
+    from geofix.snapshots.build import build_snapshot
+
+    build(conn, recipe="prototype")
+    build_snapshot(conn, ["new street"], tmp_path / "test-only", mode="test")
+    conn.commit()
+    try:
+        with pytest.raises(BadInputError, match="lies in this region"):
+            refresh_region(conn, "live", around(*NEW))
+        conn.rollback()
+    finally:
+        conn.execute("DELETE FROM snapshot WHERE config ->> 'mode' = 'test'")
+        conn.commit()
+
+
+def test_photos_that_the_split_dropped_stay_dropped(conn, joint, new_photos):
+    """As if the snapshot had been drawn from them: they came before it and are in none of its splits."""
+    build(conn, recipe="prototype")
+    found, _, _ = codes(conn)
+    one = "SELECT count(*) FROM snapshot WHERE snapshot_id = %s AND config -> 'datasets' ? 'new street'"
+    conn.execute(
+        "UPDATE snapshot SET created_at = now() + interval '1 hour',"
+        " config = jsonb_set(config, '{datasets}', '[\"streets\", \"new street\"]') WHERE snapshot_id = %s",
+        (found.snapshot_id,),
+    )
+    assert conn.execute(one, (found.snapshot_id,)).fetchone() == (1,)
+    with pytest.raises(BadInputError, match="lies in this region"):
+        refresh_region(conn, "live", around(*NEW))
+    conn.rollback()
+
+
+def test_new_tiles_join_the_prototypes_and_lift_the_bias(conn, joint, tmp_path):
+    build(conn)
+    _, ids, stored = codes(conn)
+    town = TOWNS[3]
+    ingest_aerial(conn, [orthophoto(tmp_path / "more.tif", 3)], source="more")
+    register_tiles(conn, source="more", level=LEVEL)
+    conn.commit()
+    try:
+        embed_all(conn, model_queries.find_model(conn, "grown"), "aerial", workers=1)
+        made = refresh_region(conn, "live", around(*town))
+        again, new_ids, new = codes(conn)
+        assert made["changed"] > 0 and made["added"] > 0 and made["mean_prototypes"] == 0
+        lon, lat = s2.center(ids)
+        near = (abs(lon - town[0]) < 0.01) & (abs(lat - town[1]) < 0.01)
+        assert near.any() and {(True, True)} <= set(flags(conn, again, ids[near]))
+        rows = np.searchsorted(new_ids, ids[~near])
+        assert (new[rows].view(np.uint16) == stored[~near].view(np.uint16)).all()
+        _, bias = split_codes(new, again.scale)
+        both = np.array(flags(conn, again, new_ids)).all(axis=1)
+        assert np.allclose(bias[both], 0, atol=1e-3 * again.scale)
+    finally:
+        conn.rollback()
+        delete_dataset(conn, "more")
+        conn.commit()
+
+
+def test_searches_go_on_and_a_fault_leaves_everything_as_it_was(conn, joint, new_photos, monkeypatch):
+    build(conn)
+    found, ids, _ = codes(conn)
+    query = HalfVector(np.ones(DIMENSION) / DIMENSION**0.5)
+    ask = "SELECT count(*), min(cells_in_scope) FROM search_cells(%s, 1000, 'live')"
+    seen = []
+    original = refresh._indexed
+
+    def looked_at(*arguments):
+        with connect("reader") as other:
+            seen.append(other.execute(ask, (query,)).fetchone())
+        if len(seen) == 1:
+            raise RuntimeError("power cut")
+        return original(*arguments)
+
+    monkeypatch.setattr(refresh, "_indexed", looked_at)
+    with pytest.raises(RuntimeError):
+        refresh_region(conn, "live", around(*NEW))
+    conn.rollback()
+    assert codes(conn)[0] == found
+    refresh_region(conn, "live", around(*NEW))
+    assert seen == [(len(ids), len(ids))] * 2  # the old set, whole, until the commit
+    with connect("reader") as other:
+        assert other.execute(ask, (query,)).fetchone()[0] > len(ids)
+
+
+def test_an_index_is_built_again_and_its_recall_measured(conn, joint, new_photos):
+    build(conn)
+    build_index(conn, code_queries.find_code_set(conn, "live"), m=8, ef_construction=32)
+    conn.commit()
+    made = refresh_region(conn, "live", around(*NEW))
+    assert made["index"]["m"] == 8 and made["recall"] > 0.9
+    found = code_queries.find_code_set(conn, "live")
+    query = HalfVector(np.ones(DIMENSION) / DIMENSION**0.5)
+    near, method = code_queries.search(conn, found, query, 5, exact_below=0)
+    assert method == "hnsw" and len(near) == 5 and found.index_parameters["m"] == 8
+
+
+def test_a_code_that_is_too_long_asks_for_a_rebuild(conn, joint):
+    build(conn)
+    conn.execute("UPDATE code_set SET scale = 0.5 * scale WHERE name = 'live'")
+    with pytest.raises(UsageError, match="was completed to") as caught:
+        refresh_region(conn, "live", around(*TOWNS[0]))
+    assert "codes build" in str(caught.value.hint)
+
+
+def test_a_set_built_for_a_region_does_not_outgrow_it(conn, joint, new_photos):
+    build(conn, recipe="prototype", region_ewkb=around(*TOWNS[5], 0.02))
+    found, ids, _ = codes(conn)
+    whole = refresh_region(conn, "live", around(7.6, 47.55, 0.5))
+    assert (whole["added"], whole["removed"]) == (0, 0) and (codes(conn)[1] == ids).all()
+    assert codes(conn)[0].config["bounds"] == found.config["bounds"]
+
+
+def test_a_stale_set_stays_stale(conn, joint):
+    build(conn)
+    found = code_queries.find_code_set(conn, "live")
+    code_queries.set_state(conn, found.code_set_id, "stale", "3 photos of its snapshot were deleted")
+    conn.commit()
+    refresh_region(conn, "live", around(*TOWNS[0]))
+    again = code_queries.find_code_set(conn, "live")
+    assert (again.state, again.stale_reason) == ("stale", "3 photos of its snapshot were deleted")
+
+
+def test_nothing_there_and_no_such_set(conn, joint):
+    build(conn)
+    with pytest.raises(BadInputError, match="lies in this region"):
+        refresh_region(conn, "live", around(100, 10))
+    conn.rollback()
+    with pytest.raises(NotFoundError, match="No code set is named"):
+        refresh_region(conn, "none", around(100, 10))
+
+
+def test_the_job_refreshes(conn, joint, tmp_path: Path):
+    from uuid import uuid4
+
+    from geofix.jobs.specs import Work
+
+    build(conn)
+    lon, lat = TOWNS[0]
+    wkt = shapely.box(lon - 0.01, lat - 0.01, lon + 0.01, lat + 0.01).wkt
+    made = parse("refresh", {"code_set": "live", "region": wkt})
+    result = made.run(Work(conn, uuid4(), 1, lambda: None))
+    assert result["code_set"] == "live" and result["in_region"] > 0

@@ -1,0 +1,48 @@
+-- LOCK
+SELECT state, code_set_id FROM geofix.code_set WHERE name = %(name)s FOR NO KEY UPDATE
+
+-- CELLS
+SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {code_set_id} ORDER BY s2_id
+
+-- CODES_OF
+SELECT c.s2_id, c.code FROM geofix.cell_code c
+WHERE c.code_set_id = {code_set_id} AND c.s2_id = ANY ({ids}) ORDER BY c.s2_id
+
+-- PHOTOS
+SELECT p.s2_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.photo_record p USING (photo_id)
+WHERE e.model_id = {model_id}
+  AND p.geom OPERATOR(public.&&) public.ST_MakeEnvelope({west}, {south}, {east}, {north}, 4326)
+  AND ({datasets}::text[] IS NULL
+       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
+  AND (EXISTS (SELECT FROM geofix.snapshot_photo t
+               WHERE t.photo_id = p.photo_id AND t.snapshot_id = {snapshot_id}::bigint AND t.split = 'train')
+       OR NOT EXISTS (SELECT FROM geofix.snapshot_photo h WHERE h.photo_id = p.photo_id AND h.split <> 'train')
+      AND NOT EXISTS (SELECT FROM geofix.snapshot o JOIN geofix.dataset d ON o.config -> 'datasets' ? d.name
+                      WHERE o.snapshot_id = {snapshot_id}::bigint AND d.dataset_id = p.dataset_id
+                        AND p.ingested_at <= o.created_at))
+ORDER BY p.photo_id
+
+-- TILES
+SELECT t.s2_id, e.embedding FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
+WHERE e.model_id = {model_id} AND t.level = {level}
+  AND ({datasets}::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
+  AND public.ST_Covers(public.ST_GeomFromEWKB({region}), geofix.s2_center(t.s2_id))
+ORDER BY t.aerial_tile_id
+
+-- STAGE
+CREATE TEMP TABLE IF NOT EXISTS refreshed_code (
+  s2_id bigint, code public.halfvec, has_prototype boolean, has_aerial boolean) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS replaced_cell (s2_id bigint) ON COMMIT DELETE ROWS;
+TRUNCATE pg_temp.refreshed_code, pg_temp.replaced_cell
+
+-- FILL
+INSERT INTO {leaf} (code_set_id, s2_id, code, has_prototype, has_aerial)
+SELECT {code_set_id}, s2_id, code, has_prototype, has_aerial FROM (
+  SELECT c.s2_id, c.code, c.has_prototype, c.has_aerial FROM geofix.cell_code c
+  WHERE c.code_set_id = {old_id} AND NOT EXISTS (SELECT FROM pg_temp.replaced_cell r WHERE r.s2_id = c.s2_id)
+  UNION ALL SELECT s2_id, code, has_prototype, has_aerial FROM pg_temp.refreshed_code) AS every
+ORDER BY s2_id
+
+-- ANALYZE
+ANALYZE pg_temp.refreshed_code, pg_temp.replaced_cell

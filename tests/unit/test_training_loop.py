@@ -1,0 +1,238 @@
+"""Training from a snapshot directory: resumed, interrupted, diverged, without imagery, with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_files import snapshot
+
+from geofix.errors import BadInputError, UsageError
+from geofix.log import progress_to
+from geofix.models.manifest import MANIFEST, model_directory
+from geofix.models.registry import load_model
+from geofix.spatial import s2
+from geofix.training.config import TrainingConfig, load_config, parse_config
+from geofix.training.loop import train
+from geofix.training.step import DivergedError
+
+TINY: dict[str, Any] = {
+    "dimension": 16,
+    "ground": {"trunk": "test_resnet", "size": 32, "fit": "squash", "aggregation": "avg"},
+    "prototypes": {"level": 16},
+    "tiles": {"side_m": 154, "shift_m": 40},
+    "batch": {"photos": 8, "neighbourhood_km": [0.2, 1]},
+    "optimiser": {"trunk_lr": 1e-3, "head_lr": 1e-3, "prototype_lr": 1e-2},
+    "epochs": 3,
+    "workers": 0,
+    "threads": 1,
+}
+
+
+def config(**changes: Any) -> TrainingConfig:
+    return parse_config({**TINY, **changes}, "test")
+
+
+class Stopper:
+    """A progress sink that ends the run at one step, as a cancelled job does."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __call__(self, done: int, total: int | None, message: str = "", unit: str = "") -> None:
+        if unit == "steps" and done:
+            self.left -= 1
+            if self.left == 0:
+                raise RuntimeError("cancelled")
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    model = load_model(out / "model")
+    states = {f"{r}.{k}": v for r, e in model.encoders.items() for k, v in e.state_dict().items()}
+    return states | model.tensors
+
+
+def test_a_run_makes_a_model(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    result = train(config(), made.path, tmp_path / "out")
+    assert result["epochs"] == 3 and result["steps"] == 6 and result["photos"] == 20
+    assert result["terms"] == ["ground_prototype", "ground_aerial", "aerial_prototype"]
+    assert {"cellcode.200", "prototype_only.200", "aerial_only.200", "main"} <= result["val"].keys()
+    assert model_directory(tmp_path / "out") == tmp_path / "out" / "model"
+    model = load_model(tmp_path / "out" / "model")
+    assert model.metadata["snapshot_sha256"] == made.sha256 and model.metadata["prototype_level"] == 16
+    assert model.metadata["training"]["loss"]["lambda"] == 0.0
+    leaves = made.read(split="train").column("s2_id").to_numpy()
+    cells, counts = np.unique(s2.parent(leaves, 16), return_counts=True)
+    np.testing.assert_array_equal(model.tensors["prototypes.s2_id"].numpy(), cells)
+    np.testing.assert_array_equal(model.tensors["prototypes.photos"].numpy(), counts)
+    length = model.tensors["prototypes.weight"].norm(dim=1)
+    torch.testing.assert_close(length, torch.ones(len(cells)))
+    own = [e.state_dict()["project.weight"] for e in model.encoders.values()]
+    assert len(own) == 2 and not torch.equal(own[0], own[1])
+    epochs = [json.loads(line) for line in (tmp_path / "out" / "epochs.jsonl").read_text().splitlines()]
+    assert [item["epoch"] for item in epochs] == [1, 2, 3]
+    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, average: float) -> None:
+    made = snapshot(tmp_path)
+    asked = config(average=average, validation={"keep": "last"})
+    train(asked, made.path, tmp_path / "whole")
+    for step in (1, 3):  # within an epoch, then at the end of one
+        with progress_to(Stopper(step)), pytest.raises(RuntimeError, match="cancelled"):
+            train(asked, made.path, tmp_path / "parts", resume=step > 1)
+    result = train(asked, made.path, tmp_path / "parts", resume=True)
+    assert result["epochs"] == 3
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    seen: list[str] = []
+
+    def listen(done: int, total: int | None, message: str = "", unit: str = "") -> None:
+        if unit == "steps" and "GP" in message:
+            seen.append(message)
+
+    with progress_to(listen):
+        train(config(epochs=25, validation={"every": 25}), made.path, tmp_path / "out")
+    terms = [{k: float(v) for k, v in re.findall(r"(GP|GA|AP) ([\d.]+)", m)} for m in seen]
+    first = {k: np.mean([t[k] for t in terms[:4]]) for k in ("GP", "GA", "AP")}
+    last = {k: np.mean([t[k] for t in terms[-4:]]) for k in ("GP", "GA", "AP")}
+    assert all(last[k] < first[k] for k in first), (first, last)
+    assert "photos/s" in seen[0]
+
+
+def test_without_imagery_prototypes_alone_are_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = snapshot(tmp_path, aerial=False)
+    result = train(config(), made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_prototype"] and "cellcode.200" not in result["val"]
+    assert set(load_model(tmp_path / "out" / "model").encoders) == {"ground"}
+    with pytest.raises(UsageError, match="no aerial imagery"):
+        train(config(loss={"ground_prototype": 0, "aerial_prototype": 0}), made.path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_aerial_alone_trains_no_prototypes(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    asked = config(loss={"ground_prototype": 0, "aerial_prototype": 0}, epochs=1)
+    result = train(asked, made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_aerial"] and result["prototypes"] == 0
+    assert "prototypes.weight" not in load_model(tmp_path / "out" / "model").tensors
+
+
+def test_a_loss_that_is_no_number_ends_the_run_by_name(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    wild = config(optimiser={"trunk_lr": 1e30, "head_lr": 1e30, "warmup": 0})
+    with pytest.raises(DivergedError, match=r"(term|gradient of) .*ground_aerial.* step \d+ \(epoch 1\)"):
+        train(wild, made.path, tmp_path / "out")
+
+
+def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
+    made = snapshot(tmp_path / "a")
+    train(config(epochs=1), made.path, tmp_path / "out")
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(config(epochs=1), made.path, tmp_path / "out")
+    with pytest.raises(UsageError, match="dimension 16 -> 8"):
+        train(config(epochs=1, dimension=8), made.path, tmp_path / "out", resume=True)
+    other = snapshot(tmp_path / "b", seed=1)
+    with pytest.raises(BadInputError, match="belongs to snapshot"):
+        train(config(epochs=1), other.path, tmp_path / "out", resume=True)
+    path = tmp_path / "out" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadInputError, match="cannot be read"):
+        train(config(epochs=1), made.path, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        ({"epoch": 3}, r"epoch: .*Keys there: .*epochs"),
+        ({"loss": {"lamda": 1}}, r"loss\.lamda: .*Keys there: .*lambda"),
+        ({"tiles": {"shift_m": 90}}, "takes the camera out"),
+        ({"loss": {"ground_prototype": 0}}, "needs ground_prototype"),
+        ({"epochs": 0}, "epochs: .*greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_configuration_names_the_key(raw: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInputError, match=named):
+        parse_config({**TINY, **raw}, "x.yaml")
+
+
+def test_the_configurations_that_come_with_the_project() -> None:
+    found = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    assert [path.stem for path in found] == ["cpu", "distributed", "gpu", "tiny"]
+    for path in found:
+        load_config(path)
+
+
+def _command(made: Path, out: Path, *more: str) -> list[str]:
+    file = out.parent / "tiny.yaml"
+    file.write_text(json.dumps({**TINY, "epochs": 400, "validation": {"every": 400}}), encoding="utf-8")
+    return [str(file), "--snapshot", str(made), "--out", str(out), *more]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    made = snapshot(tmp_path)
+    out = tmp_path / "out"
+    began = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call = [sys.executable, "-c", began + "from geofix.cli.main import main; main()", "train"]
+    process = subprocess.Popen([*call, *_command(made.path, out)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (out / "tensorboard").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    kept = torch.load(out / "checkpoint.pt", weights_only=True)
+    clock = json.loads(kept["description"])["clock"]
+    assert clock["step"] > 0 and clock["epoch"] < 400
+    assert not list(out.glob(".checkpoint*"))
+    assert (out / "model" / MANIFEST).exists() is False
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    file = tmp_path / "two.yaml"
+    file.write_text(json.dumps({**TINY, "epochs": 2}), encoding="utf-8")
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    call += ["-m", "geofix.cli", "train", str(file), "--snapshot", str(made.path), "--out", "out", "--json"]
+    done = subprocess.run(
+        call,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert result["epochs"] == 2 and result["prototypes"] > 2
+    model = load_model(tmp_path / "out" / "model")
+    assert len(model.tensors["prototypes.weight"]) == result["prototypes"]
+    ranks = [
+        torch.load(tmp_path / "out" / n, weights_only=True) for n in ("checkpoint.pt", "checkpoint-rank1.pt")
+    ]
+    for name, value in ranks[0]["networks"]["ground"].items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(value, ranks[1]["networks"]["ground"][name]), name
+    rows = [item["table"]["weight"] for item in ranks]
+    assert len(rows[0]) + len(rows[1]) == result["prototypes"]
