@@ -169,18 +169,23 @@ def read_tiles(root: Path, at: Floats, date: str) -> NDArray[np.uint8]:
     return tiles
 
 
+def match_views(
+    root: Path, p: Photos, data: Data, seconds: float, rng: np.random.Generator
+) -> dict[str, float]:
+    """Photos against the aerial tiles at the centres of all L16 cells with photos, after `seconds` of CPU."""
+    shift = rng.uniform(-45, 45, data.train_at.shape) / (111_200 * np.cos(np.radians(45)), 111_200)
+    tiles = read_tiles(root, data.train_at + shift, "2019-07-16")
+    lon, lat = s2.center(np.unique(s2.cell_at(p.at[:, 0], p.at[:, 1], 16)))
+    gallery_at = np.c_[lon, lat]
+    return learn_views(data, tiles, read_tiles(root, gallery_at, "2019-07-16"), gallery_at, seconds)
+
+
 def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> dict[str, float]:
     """What small networks learn in `seconds` of CPU each: ground alone, and ground to aerial."""
     train, test = split(p, rng)
     data = as_data(p, train, test)
     ground = learn_ground(data, seconds)
-    shift = rng.uniform(-45, 45, (len(train), 2)) / (111_200 * np.cos(np.radians(45)), 111_200)
-    tiles = read_tiles(root, data.train_at + shift, "2019-07-16")
-    cells = np.unique(s2.cell_at(p.at[:, 0], p.at[:, 1], 16))
-    lon, lat = s2.center(cells)
-    gallery_at = np.c_[lon, lat]
-    gallery = read_tiles(root, gallery_at, "2019-07-16")
-    views = learn_views(data, tiles, gallery, gallery_at, 2 * seconds)
+    views = match_views(root, p, data, 2 * seconds, rng)
     return {"ground": ground["prototype"], "ground nearest": ground["nearest"], "epochs": ground["epochs"],
             "views": views["top1"], "views top10": views["top10"]}  # fmt: skip
 
@@ -251,6 +256,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="keep the worlds here; otherwise a temporary folder")
     parser.add_argument("--seconds", type=float, default=240.0, help="CPU seconds to train the ground probe")
+    parser.add_argument(
+        "--views-seconds", type=float, default=450.0, help="CPU seconds to train the two-view probe"
+    )
     parser.add_argument("--ablation-seconds", type=float, default=70.0, help="the same for each ablation")
     parser.add_argument("--skip-ablation", action="store_true")
     args = parser.parse_args()
@@ -263,9 +271,16 @@ def main() -> int:
         photos = read_photos(base / args.size)
         best = untrained(photos, table, np.random.default_rng(7))
         train, test = split(photos, np.random.default_rng(7))
-        learned = learn_ground(as_data(photos, train, test), args.seconds)
+        data = as_data(photos, train, test)
+        learned = learn_ground(data, args.seconds)
         table.row(f"small network, {learned['epochs']:.0f} epochs: cell", learned["prototype"], low=best + 10)
         table.row("small network: nearest photo", learned["nearest"])
+        views = match_views(base / args.size, photos, data, args.views_seconds, np.random.default_rng(7))
+        table.row(f"photo to aerial, {views['epochs']:.0f} epochs: tile", views["top1"])
+        table.row("photo to aerial: one of ten tiles", views["top10"])
+        table.row(
+            "photo to aerial / ground", views["top1"] / max(learned["prototype"], 1e-9), low=0.6, high=1.6
+        )
         if not args.skip_ablation:
             ablation(base, args.ablation_size, args.seed, args.ablation_seconds, table)
     print("broken: " + ", ".join(table.broken) if table.broken else "all bounds hold")

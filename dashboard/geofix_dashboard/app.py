@@ -7,7 +7,7 @@ import streamlit as st
 
 from geofix.errors import GeofixError
 from geofix_dashboard import data, theme
-from geofix_dashboard.views import accuracy, coverage, overview, sources, sql
+from geofix_dashboard.views import accuracy, coverage, jobs, localize, models, overview, sources, sql
 
 
 def main() -> None:
@@ -25,8 +25,15 @@ def main() -> None:
                     url_path="overview",
                     default=True,
                 ),
+                st.Page(
+                    localize.render, title="Localize", icon=":material/travel_explore:", url_path="localize"
+                ),
                 st.Page(accuracy.render, title="Accuracy", icon=":material/target:", url_path="accuracy"),
                 st.Page(coverage.render, title="Coverage", icon=":material/grid_on:", url_path="coverage"),
+            ],
+            "Work": [
+                st.Page(jobs.render, title="Jobs", icon=":material/sync:", url_path="jobs"),
+                st.Page(models.render, title="Models", icon=":material/neurology:", url_path="models"),
             ],
             "Ask": [
                 st.Page(sql.render, title="SQL", icon=":material/terminal:", url_path="sql"),

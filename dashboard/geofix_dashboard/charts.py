@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix.evaluation.metrics import wilson
-from geofix_dashboard.theme import CATEGORIES
+from geofix_dashboard.theme import CATEGORIES, STATE_COLOURS
 
 
 def error_curve(
@@ -91,3 +91,123 @@ def split_bars(rows: pd.DataFrame, height: int = 190) -> None:
     bars = base.mark_bar(height={"band": 0.62}, color=CATEGORIES[0]).encode(tooltip=["split:N", "photos:Q"])
     text = base.mark_text(align="left", dx=5, color="#45545f").encode(text=alt.Text("photos:Q", format=","))
     st.altair_chart((bars + text).properties(height=height), width="stretch")
+
+
+def part_bars(parts: Mapping[str, float], total: float, height: int = 170) -> None:
+    """What a score is made of: one bar per part from zero, its value beside it, the sum in the title."""
+    rows = pd.DataFrame({"part": list(parts), "value": list(parts.values())})
+    rows["right"] = rows["value"].clip(lower=0)
+    order = list(parts)
+    base = alt.Chart(rows).encode(
+        y=alt.Y("part:N", sort=order, title=None, axis=alt.Axis(labelLimit=180)),
+        x=alt.X(
+            "value:Q", title=f"part of the score {total:.3f}", axis=alt.Axis(grid=True, gridColor="#edf1f4")
+        ),
+    )
+    hue = alt.Color("part:N", scale=alt.Scale(domain=order, range=list(CATEGORIES[:3])), legend=None)
+    bars = base.mark_bar(height={"band": 0.6}).encode(
+        color=hue, tooltip=["part:N", alt.Tooltip("value:Q", format=".4f")]
+    )
+    text = base.mark_text(align="left", dx=4, color="#45545f").encode(
+        x=alt.X("right:Q"), text=alt.Text("value:Q", format="+.3f")
+    )
+    st.altair_chart((bars + text).properties(height=height), width="stretch")
+
+
+def curves(rows: pd.DataFrame, series: str, unit: str, height: int = 300) -> None:
+    """Lines by epoch: columns epoch, value and the name of the series."""
+    names = list(dict.fromkeys(rows[series]))
+    shown = names[: len(CATEGORIES)] if len(names) > len(CATEGORIES) else names
+    chart = (
+        alt.Chart(rows[rows[series].isin(shown)])
+        .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)),
+            y=alt.Y("value:Q", title=unit, axis=alt.Axis(grid=True, gridColor="#edf1f4")),
+            color=alt.Color(
+                f"{series}:N",
+                scale=alt.Scale(domain=shown, range=list(CATEGORIES)),
+                legend=alt.Legend(orient="top", title=None, columns=4),
+            ),
+            tooltip=["epoch:Q", f"{series}:N", alt.Tooltip("value:Q", format=".4g")],
+        )
+    )
+    st.altair_chart(chart.properties(height=height), width="stretch")
+
+
+def stage_seconds(stages: list[tuple[str, float, bool]]) -> None:
+    """How long each stage took, in its order; skipped ones pale."""
+    rows = pd.DataFrame(stages, columns=["stage", "seconds", "skipped"])
+    base = alt.Chart(rows).encode(
+        y=alt.Y(
+            "stage:N", sort=list(rows["stage"]), title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)
+        ),
+        x=alt.X("seconds:Q", title="seconds", axis=alt.Axis(grid=True, gridColor="#edf1f4")),
+    )
+    bars = base.mark_bar(height={"band": 0.62}).encode(
+        color=alt.condition("datum.skipped", alt.value("#c9d3da"), alt.value(CATEGORIES[0])),
+        tooltip=["stage:N", "seconds:Q", "skipped:N"],
+    )
+    text = base.mark_text(align="left", dx=4, color="#45545f").encode(
+        text=alt.Text("seconds:Q", format=",.1f")
+    )
+    st.altair_chart((bars + text).properties(height=max(80, 22 * len(rows))), width="stretch")
+
+
+def stage_times(rows: pd.DataFrame) -> None:
+    """When each stage ran, columns stage, state, from, to; nothing where none has begun."""
+    if rows.empty:
+        return
+    states = list(STATE_COLOURS)
+    chart = (
+        alt.Chart(rows)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=alt.Y(
+                "stage:N",
+                sort=list(rows["stage"]),
+                title=None,
+                axis=alt.Axis(labelLimit=260, labelOverlap=False),
+            ),
+            x=alt.X("from:T", title=None, axis=alt.Axis(format="%H:%M:%S", grid=True, gridColor="#edf1f4")),
+            x2="to:T",
+            color=alt.Color(
+                "state:N",
+                scale=alt.Scale(domain=states, range=[STATE_COLOURS[state][0] for state in states]),
+                legend=alt.Legend(orient="top", title=None, values=sorted(set(rows["state"]))),
+            ),
+            tooltip=[
+                "stage:N",
+                "state:N",
+                alt.Tooltip("from:T", format="%H:%M:%S"),
+                alt.Tooltip("to:T", format="%H:%M:%S"),
+            ],
+        )
+    )
+    st.altair_chart(chart.properties(height=max(90, 24 * len(rows) + 40)), width="stretch")
+
+
+def recall_points(rows: pd.DataFrame, height: int = 260) -> None:
+    """Recall checks over time with a Wilson band over queries times k, columns checked_at, recall, k, queries."""
+    n = (rows["queries"] * rows["k"]).to_numpy(float)
+    low, high = wilson(np.round(rows["recall"].to_numpy(float) * n), n)
+    drawn = rows.assign(percent=100 * rows["recall"], low=low, high=high)
+    floor = float(min(90.0, np.floor(np.min(low))))
+    y = alt.Y("percent:Q", title="recall, percent", scale=alt.Scale(domain=[floor, 100]))
+    base = alt.Chart(drawn).encode(x=alt.X("checked_at:T", title=None, axis=alt.Axis(format="%m-%d %H:%M")))
+    bars = base.mark_rule(color=CATEGORIES[0], opacity=0.5, strokeWidth=2).encode(
+        y=alt.Y("low:Q", title="recall, percent", scale=alt.Scale(domain=[floor, 100])), y2="high:Q"
+    )
+    line = base.mark_line(color=CATEGORIES[0], opacity=0.4).encode(y=y)
+    points = base.mark_point(color=CATEGORIES[0], filled=True, size=60).encode(
+        y=y,
+        tooltip=[
+            alt.Tooltip("checked_at:T", title="checked", format="%Y-%m-%d %H:%M"),
+            alt.Tooltip("percent:Q", format=".2f"),
+            alt.Tooltip("low:Q", format=".2f", title="95 % from"),
+            alt.Tooltip("high:Q", format=".2f", title="to"),
+            "k:Q",
+            "queries:Q",
+        ],
+    )
+    st.altair_chart((bars + line + points).properties(height=height), width="stretch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pydeck as pdk
@@ -62,6 +62,11 @@ def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.Vie
     )
 
 
+def pixels_per_degree(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> float:
+    """Pixels of a degree of longitude at the first zoom of the map of a box."""
+    return float(_TILE * 2 ** view_of(bounds, height, width).zoom / 360)
+
+
 def tolerance_of(bounds: Bounds) -> float:
     """Degrees by which outlines may be simplified without it being seen: half a pixel of the map."""
     west, south, east, north = padded(bounds)
@@ -78,6 +83,7 @@ def draw(
     trace: bool = True,
     outline_level: str = "country",
     on_select: Callable[[], None] | None = None,
+    several: bool = False,
 ) -> None:
     """Draw layers over the outlines of our own regions and a trace of the photos, with a scale bar.
 
@@ -90,6 +96,7 @@ def draw(
         trace: Draw dots where photos are.
         outline_level: Level of regions to outline besides countries.
         on_select: Called when an area is clicked; read it with `clicked`.
+        several: A click adds to what is chosen, and a second one takes it back.
     """
     view = view_of(bounds, height, width)
     below = _outlines("country", bounds, ground=True)
@@ -108,7 +115,8 @@ def draw(
     if on_select is None:
         st.pydeck_chart(deck, height=height, key=key)
     else:
-        st.pydeck_chart(deck, height=height, key=key, on_select=on_select, selection_mode="single-object")
+        mode: Literal["multi-object", "single-object"] = "multi-object" if several else "single-object"
+        st.pydeck_chart(deck, height=height, key=key, on_select=on_select, selection_mode=mode)
 
 
 def clicked(key: str, layer: str = "areas") -> str | None:
@@ -231,7 +239,7 @@ def tip_of(title: str, facts: dict[str, str]) -> str:
 
 def _seen(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> list[dict[str, Any]]:
     """The features, those smaller than a few pixels at the first zoom of the map as points."""
-    per_degree = _TILE * 2 ** view_of(bounds, width=width).zoom / 360
+    per_degree = pixels_per_degree(bounds, width=width)
     seen = []
     for feature in features:
         place = feature["geometry"].get("coordinates")  # a GeometryCollection has none

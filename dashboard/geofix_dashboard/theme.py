@@ -41,6 +41,33 @@ CIVIDIS = (
     "#e1cc55",
     "#fee838",
 )
+# Fill and ink of a job's state; colour never stands alone, the word is beside it.
+STATE_COLOURS = {
+    "queued": ("#e8eef1", "#1b2733"),
+    "running": ("#56b4e9", "#0b2233"),
+    "paused": ("#f0e3b0", "#1b2733"),
+    "succeeded": ("#009e73", "#ffffff"),
+    "failed": ("#d55e00", "#ffffff"),
+    "cancelled": ("#9aa7b1", "#1b2733"),
+    "lost": ("#e69f00", "#1b2733"),
+    "parked": ("#cc79a7", "#1b2733"),
+}
+STATE_MARKS = {
+    "queued": "○",
+    "running": "◐",
+    "paused": "‖",
+    "succeeded": "✓",
+    "failed": "✕",
+    "cancelled": "⊘",
+    "lost": "?",
+    "parked": "▪",
+    "alive": "✓",
+    "silent": "?",
+    "ready": "✓",
+    "stale": "!",
+    "building": "◐",
+    "dropping": "⊘",
+}
 # Orange for losses, blue for gains, grey for no difference.
 DIVERGING = ("#b35806", "#e08214", "#fdb863", "#d9dde1", "#92c5de", "#4393c3", "#2166ac")
 
@@ -110,6 +137,35 @@ def key_of(items: Sequence[tuple[str, str]], note: str = "") -> None:
 def table_height(rows: int, most: int = 520) -> int | Literal["auto"]:
     """Height of a table: as its rows up to ten, then in pixels up to a limit."""
     return "auto" if rows <= 10 else min(most, 33 * (rows + 1) + 3)
+
+
+def state_mark(state: str) -> str:
+    """A state with its sign before it."""
+    return f"{STATE_MARKS.get(state, '')} {state}".strip()
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min; a dash where there is none."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def size(value: float | None) -> str:
+    """Bytes for people: 512 B, 80 kB, 1.2 GB."""
+    if value is None or math.isnan(value):
+        return "–"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.0f} B"
 
 
 def day(value: Any) -> str:

@@ -17,11 +17,21 @@ from rasterio.transform import from_origin
 
 from geofix.codes.build import build_code_set
 from geofix.codes.index import build_index, recall_with_photos
+from geofix.codes.means import cell_means
+from geofix.codes.refresh import refresh_region
 from geofix.database.engine import Connection, connect
 from geofix.database.queries import jobs
 from geofix.database.queries.cells import refresh_cells
 from geofix.database.queries.codes import find_code_set
-from geofix.database.queries.models import ModelRow, add_embeddings, find_model, tiles_to_embed
+from geofix.database.queries.models import (
+    ModelRow,
+    add_embeddings,
+    find_model,
+    read_split_embeddings,
+    tiles_to_embed,
+)
+from geofix.database.queries.prototypes import store_prototypes
+from geofix.database.queries.snapshots import snapshot_photos
 from geofix.evaluation.service import evaluate
 from geofix.ingest.aerial import ingest_aerial
 from geofix.ingest.aerial_tiles import register_tiles
@@ -50,10 +60,17 @@ def fill(folder: Path) -> None:
         snapshot = folder / "snapshot"
         build_snapshot(conn, ["streets"], snapshot, test=0.3, val=0.2, seed=1)
         frozen = stored_snapshot(conn, snapshot).snapshot_id
-        for name, recipe, of in (("streets-l16", "cellmean", frozen), ("streets-aerial", "aerial", None)):
+        _prototypes(conn, model, frozen)
+        for name, recipe, of in (
+            ("streets-l16", "cellmean", frozen),
+            ("streets-aerial", "aerial", None),
+            ("streets-hybrid", "hybrid", frozen),
+        ):
             build_code_set(conn, name=name, model=model, recipe=recipe, level=16, snapshot_id=of)
         calibrate_code_set(conn, find_code_set(conn, "streets-l16"), frozen)
         build_index(conn, find_code_set(conn, "streets-l16"), m=8, ef_construction=32, parallel=0)
+    with connect() as conn:
+        refresh_region(conn, "streets-hybrid", shapely.to_wkb(_around(TOWNS[0]), include_srid=True))
     with connect() as conn:
         recall_with_photos(conn, find_code_set(conn, "streets-l16"), limit=20)
         shared: dict[str, Any] = {"snapshot": snapshot, "split": "test_seen", "k": 20}
@@ -167,6 +184,22 @@ def _embed(conn: Connection, model: ModelRow) -> None:
     )
 
 
+def _prototypes(conn: Connection, model: ModelRow, snapshot_id: int) -> None:
+    """What training would leave: near the means of the training photos, in all towns but the first."""
+    photo_ids, vectors = read_split_embeddings(conn, model, snapshot_id, ["train"])
+    photos = snapshot_photos(conn, snapshot_id, ["train"]).set_index("photo_id").loc[photo_ids]
+    ids, means, counts = cell_means(vectors, photos.s2_id.to_numpy(np.int64), 15)
+    means = means + np.random.default_rng(9).normal(0, 0.03, means.shape)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    keep = ~shapely.intersects_xy(_around(TOWNS[0]), *s2.center(ids))
+    store_prototypes(conn, model.model_id, ids[keep], means[keep], counts[keep].astype(np.int32))
+
+
+def _around(town: tuple[float, float]) -> shapely.Polygon:
+    """A town with its outskirts."""
+    return shapely.set_srid(shapely.box(town[0] - 0.02, town[1] - 0.02, town[0] + 0.02, town[1] + 0.02), 4326)
+
+
 def _jobs(conn: Connection) -> None:
     """One job that runs and one that waits."""
     for kind in ("embed", "evaluate"):
@@ -180,6 +213,9 @@ def _jobs(conn: Connection) -> None:
             "parent_job_id": None,
             "depends_on": [],
             "max_attempts": 3,
+            "is_container": False,
+            "chunk": None,
+            "size": None,
             "progress_total": None,
             "progress_unit": "photos",
             "result": None,

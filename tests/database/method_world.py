@@ -137,7 +137,11 @@ def _model(conn: Connection, folder: Path, name: str, cells, rng, snapshot: str)
             "prototypes.weight": torch.from_numpy(weight),
             "prototypes.photos": torch.ones(len(cells), dtype=torch.int32),
         }
-        model.metadata = {"prototype_level": PROTOTYPE_LEVEL, "snapshot_sha256": snapshot, "terms": ["gp"]}
+        model.metadata = {
+            "prototype_level": PROTOTYPE_LEVEL,
+            "snapshot_sha256": snapshot,
+            "terms": ["ground_prototype"],
+        }
     if name != "start":
         save_model(model, folder / name)
     return register_model(conn, folder / name, name)

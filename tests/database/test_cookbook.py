@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from cookbook_world import fill
 from psycopg.rows import dict_row
 
+from geofix.codes.upsample import upsample
 from geofix.database import engine, sandbox
 from geofix.settings import Settings, get_settings
+from geofix.spatial import s2
 from servers import Database, Servers
 
 COOKBOOK = Path(__file__).resolve().parents[2] / "docs" / "sql-cookbook.md"
@@ -137,3 +141,50 @@ def test_two_evaluations_are_compared_on_all_their_photos(filled: Database) -> N
     with filled.connect("reader") as conn:
         asked = conn.execute("SELECT count(*) FROM evaluation_hits('streets-knn', 50)").fetchone()
     assert asked == (sum(row["photos"] for row in rows),)
+
+
+def test_cells_without_prototype_carry_the_bias_of_the_fit(filled: Database) -> None:
+    (point,) = ask(filled, "hybrid-operating-point")
+    cells = ask(filled, "cells-without-prototype")
+    (sets,) = [row for row in ask(filled, "code-sets") if row["name"] == "streets-hybrid"]
+    assert point["found_by"] == "logit" and point["val_photos"] > 10 and point["upsampling"] == "bilinear"
+    assert len(cells) == round(sets["cells"] * (1 - float(sets["with_prototype_percent"]) / 100))
+    assert all(row["has_aerial"] for row in cells)
+    for row in cells:
+        assert float(row["bias"]) == pytest.approx(point["bias_no_prototype"], abs=2e-3)
+
+
+def test_the_parts_of_a_score_are_those_of_the_fusion(filled: Database) -> None:
+    (point,) = ask(filled, "hybrid-operating-point")
+    rows = ask(filled, "score-parts")
+    assert [row["rank"] for row in rows] == list(range(1, 11))
+    with filled.connect("reader") as conn:
+        asked, model_id = conn.execute(
+            "SELECT e.embedding::text, e.model_id FROM photo_embedding e JOIN photo USING (photo_id)"
+            " WHERE source_key = 'town4/s2/05.jpg'"
+        ).fetchone()
+        learned = conn.execute(
+            "SELECT s2_id, embedding::text FROM prototype WHERE model_id = %s ORDER BY 1", (model_id,)
+        ).fetchall()
+    vectors = np.array([json.loads(item[1]) for item in learned], np.float32)
+    cells, fine = upsample(np.array([item[0] for item in learned]), vectors, 16, "bilinear")
+    expected = dict(zip(s2.token(cells).tolist(), fine @ np.array(json.loads(asked)), strict=True))
+    assert {row["has_aerial"] for row in rows} == {True, False}
+    assert sum(row["cell"] in expected for row in rows) >= 5  # the first town's are means of photos
+    for row in rows:
+        if row["cell"] in expected:
+            wanted = point["kappa"] * expected[row["cell"]]
+            assert float(row["from_prototype"]) == pytest.approx(wanted, abs=5e-3)
+        if not row["has_aerial"]:
+            assert row["from_aerial"] == 0
+            assert float(row["bias"]) == pytest.approx(point["bias_no_aerial"], abs=2e-3)
+
+
+def test_prototypes_and_aerial_are_compared_once_per_tile_below_a_prototype(filled: Database) -> None:
+    found = [row["similarity"] for row in ask(filled, "prototype-against-aerial")]
+    assert found == sorted(found) and -1 <= found[0] < found[-1] <= 1
+
+
+def test_a_refresh_is_noted_with_its_means(filled: Database) -> None:
+    (row,) = ask(filled, "refreshes")
+    assert row["name"] == "streets-hybrid" and row["changed"] > 0 and row["mean_prototypes_now"] > 0

@@ -118,7 +118,8 @@ def test_prototypes_that_do_not_fit_are_refused(conn, small, tmp_path, change, m
         held[key] = held[key] if what is None else what(held[key]).contiguous()
         if what is None:
             del held[key]
-    save_model(Model("bad", {"ground": encoder(3)}, held, metadata(conn, small, "gp")), tmp_path / "bad")
+    described = metadata(conn, small, "ground_prototype")
+    save_model(Model("bad", {"ground": encoder(3)}, held, described), tmp_path / "bad")
     with pytest.raises(BadInputError, match=message):
         register_model(conn, tmp_path / "bad", "bad")
     with pytest.raises(NotFoundError):

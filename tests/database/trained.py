@@ -55,7 +55,7 @@ def tensors(ids: np.ndarray, vectors: np.ndarray, photos: np.ndarray) -> dict[st
 def metadata(conn: Connection, small: SmallWorld, *terms: str) -> dict[str, object]:
     sha256 = stored_snapshot(conn, small.snapshot).sha256
     known = {"snapshot_sha256": sha256, "terms": list(terms), "tile_side_m": 154.0}
-    return {**known, "prototype_level": PROTOTYPE_LEVEL} if "gp" in terms else known
+    return {**known, "prototype_level": PROTOTYPE_LEVEL} if "ground_prototype" in terms else known
 
 
 def make_trained(
@@ -78,7 +78,7 @@ def make_trained(
         leave_out: A cell that gets no prototype although photos were taken there.
     """
     encoders = {"ground": encoder(3)} | ({"aerial": encoder(8, 48)} if aerial else {})
-    terms = (["gp"] if prototypes else []) + (["ga"] if aerial else [])
+    terms = (["ground_prototype"] if prototypes else []) + (["ground_aerial"] if aerial else [])
     made = {}
     if prototypes:
         ids, means, counts = photo_means(conn, small)

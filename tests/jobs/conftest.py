@@ -45,14 +45,18 @@ def workers(queue: Database) -> Iterator[Workers]:
 
 
 @pytest.fixture(scope="module")
-def running(cluster: Servers) -> Iterator[Database]:
-    """One database, one broker and one worker with its sweep, for tests that break nothing."""
+def running(cluster: Servers, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """One database, one broker and one worker with its sweep, for tests that break nothing.
+
+    A module's PACE_S is how long each step of a training takes in that worker.
+    """
     patch = pytest.MonkeyPatch()
     for name in list(os.environ):
         if name.startswith(("PG", "GEOFIX_")):
             patch.delenv(name)
     for name, value in TIMING.items():
         patch.setenv(f"GEOFIX_JOB_{name}", value)
+    patch.setenv("PROBE_PACE_S", str(getattr(request.module, "PACE_S", 0)))
     patch.setitem(Settings.model_config, "env_file", None)
     cluster.flush_broker()
     patch.setenv("GEOFIX_BROKER_URL", broker_url(cluster.settings))

@@ -21,7 +21,17 @@ from servers import Database
 
 HERE = Path(__file__).parent
 # Short enough for tests; far apart enough for a busy machine.
-TIMING = {"LEASE_S": "3", "HEARTBEAT_S": "0.3", "SWEEP_S": "0.5", "REDELIVER_S": "2", "DRAIN_S": "0.5"}
+TIMING = {
+    "LEASE_S": "3",
+    "HEARTBEAT_S": "0.3",
+    "SWEEP_S": "0.5",
+    "REDELIVER_S": "2",
+    "DRAIN_S": "0.5",
+    "RETRY_S": "0.5",
+    "RETRY_MAX_S": "2",
+    "RECALL_EVERY_H": "0",
+    "RETENTION_EVERY_H": "0",
+}
 
 
 class Workers:

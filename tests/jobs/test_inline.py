@@ -48,6 +48,7 @@ def test_progress_names_its_unit(table: Database) -> None:
         "total": 2,
         "unit": "rows",
         "message": "steps",
+        "eta_s": None,
     }
 
 

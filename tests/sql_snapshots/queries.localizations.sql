@@ -13,3 +13,9 @@ RETURNING query_id
 -- AUDIT
 INSERT INTO geofix.audit (action, object_kind, object_id, detail)
 VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
+
+-- TILE_VECTORS
+SELECT t.s2_id, e.embedding FROM geofix.aerial_embedding e JOIN geofix.aerial_tile t USING (aerial_tile_id)
+WHERE e.model_id = %(model_id)s AND t.s2_id = ANY (%(ids)s)
+  AND (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))

@@ -18,6 +18,14 @@ RETURNING model_id
 -- DELETE
 DELETE FROM geofix.model WHERE model_id = %(model_id)s
 
+-- TAKE_BACK
+UPDATE geofix.model SET name = %(name)s
+WHERE name = %(name)s || '-' || left(%(sha256)s, 12) AND weights_sha256 = %(sha256)s
+
+-- STEP_ASIDE
+UPDATE geofix.model SET name = name || '-' || left(weights_sha256, 12)
+WHERE name = %(name)s AND weights_sha256 <> %(sha256)s RETURNING name
+
 -- SET_DIRECTORY
 UPDATE geofix.model SET directory_uri = %(directory_uri)s WHERE model_id = %(model_id)s
 
@@ -33,6 +41,7 @@ SELECT p.photo_id, p.uri FROM geofix.photo_record p
 WHERE p.uri IS NOT NULL
   AND (%(datasets)s::text[] IS NULL
        OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
   AND NOT EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = p.photo_id)
 ORDER BY p.s2_id, p.photo_id
 
@@ -40,6 +49,7 @@ ORDER BY p.s2_id, p.photo_id
 SELECT t.aerial_tile_id, t.s2_id, t.side_m, t.aerial_raster_ids FROM geofix.aerial_tile t
 WHERE (%(datasets)s::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
   AND NOT EXISTS (SELECT 1 FROM geofix.aerial_embedding e
                   WHERE e.model_id = %(model_id)s AND e.aerial_tile_id = t.aerial_tile_id)
 ORDER BY t.s2_id, t.aerial_tile_id
@@ -48,11 +58,13 @@ ORDER BY t.s2_id, t.aerial_tile_id
 SELECT count(*) FROM geofix.photo_record p WHERE p.uri IS NOT NULL
   AND (%(datasets)s::text[] IS NULL
        OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 
 -- COUNT_TILES
 SELECT count(*) FROM geofix.aerial_tile t
 WHERE (%(datasets)s::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
 
 -- RASTERS
 SELECT aerial_raster_id, uri, kind, crs, reading FROM geofix.aerial_raster WHERE aerial_raster_id = ANY (%(ids)s)

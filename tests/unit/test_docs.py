@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from geofix.cli.main import COMMANDS, NOUNS
 from geofix.evaluation.protocols import PROTOCOLS
@@ -17,6 +20,7 @@ from geofix.ingest.formats import FORMATS
 from geofix.ingest.formats.base import ALIASES
 from geofix.jobs.settings import JobSettings
 from geofix.pipeline.file import Stage
+from geofix.training.config import EncoderSection, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = [
@@ -78,6 +82,40 @@ def test_every_stage_of_a_pipeline_is_listed_with_its_fields() -> None:
         (do,) = get_args(kind.model_fields["do"].annotation)
         fields = set(kind.model_fields) - {"do"}
         assert fields <= set(re.findall(r"\w+", listed.get(do, ""))), do
+
+
+def keys_of(section: type[BaseModel], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and default of everything a training configuration may say; `aerial` once, as a whole."""
+    for name, item in section.model_fields.items():
+        kind, key = item.annotation, before + (item.alias or name)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys_of(kind, f"{key}.")
+        else:
+            yield key, "required" if item.is_required() else item.get_default(call_default_factory=True)
+
+
+def read_value(text: str) -> Any:
+    """A value as a document writes it."""
+    words = {"none": None, "true": True, "false": False}
+    if text in words:
+        return words[text]
+    try:
+        found = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return tuple(found) if isinstance(found, list) else found
+
+
+def test_every_key_of_a_training_configuration_is_listed_with_its_default() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    (table,) = re.findall(r"^\| key \| default .*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    listed = {
+        name.strip("`"): read_value(row[1].strip("`"))
+        for row in rows(table)[2:]
+        for name in row[0].split(", ")
+    }
+    assert listed == dict(keys_of(TrainingConfig))
+    assert TrainingConfig.model_fields["aerial"].annotation == EncoderSection | None
 
 
 def test_every_protocol_is_listed_as_it_counts() -> None:

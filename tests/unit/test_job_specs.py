@@ -22,6 +22,7 @@ OFFERED = {
     "pipeline",
     "recall_check",
     "refresh",
+    "retention",
     "run",
     "snapshot",
     "train",

@@ -22,6 +22,7 @@ from geofix.log import progress_to
 from geofix.models.manifest import MANIFEST, model_directory
 from geofix.models.registry import load_model
 from geofix.spatial import s2
+from geofix.training.checkpoint import OtherRunError
 from geofix.training.config import TrainingConfig, load_config, parse_config
 from geofix.training.loop import train
 from geofix.training.step import DivergedError
@@ -130,6 +131,23 @@ def test_without_imagery_prototypes_alone_are_trained(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_photos_that_are_gone_are_named(tmp_path: Path, workers: int) -> None:
+    made = snapshot(tmp_path)
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    with pytest.raises(BadInputError, match=r"photos one after the other cannot be read; .*\.png") as caught:
+        train(config(workers=workers), made.path, tmp_path / "out")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_cell_with_one_photo_and_a_photo_without_a_tile(tmp_path: Path) -> None:
+    made = snapshot(tmp_path, spread_m=900.0)  # imagery reaches 512 m from the middle
+    result = train(config(epochs=2, prototypes={"level": 18}), made.path, tmp_path / "out")
+    photos = load_model(tmp_path / "out" / "model").tensors["prototypes.photos"]
+    assert int(photos.min()) == 1 and result["prototypes"] == len(photos)
+
+
 def test_aerial_alone_trains_no_prototypes(tmp_path: Path) -> None:
     made = snapshot(tmp_path)
     asked = config(loss={"ground_prototype": 0, "aerial_prototype": 0}, epochs=1)
@@ -150,10 +168,10 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
     train(config(epochs=1), made.path, tmp_path / "out")
     with pytest.raises(UsageError, match="holds a run already"):
         train(config(epochs=1), made.path, tmp_path / "out")
-    with pytest.raises(UsageError, match="dimension 16 -> 8"):
+    with pytest.raises(OtherRunError, match="dimension 16 -> 8"):
         train(config(epochs=1, dimension=8), made.path, tmp_path / "out", resume=True)
     other = snapshot(tmp_path / "b", seed=1)
-    with pytest.raises(BadInputError, match="belongs to snapshot"):
+    with pytest.raises(OtherRunError, match="belongs to snapshot"):
         train(config(epochs=1), other.path, tmp_path / "out", resume=True)
     path = tmp_path / "out" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])

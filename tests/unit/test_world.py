@@ -290,3 +290,19 @@ def test_ablations_change_the_views_they_should(one, tmp_path, _small):
 def test_manifest_is_readable(tiny):
     content = json.loads((tiny[0] / "world.json").read_text())
     assert content["complete"] and content["recipe"]["seed"] == SEED and content["crs"] == "EPSG:3035"
+
+
+def test_neighbouring_districts_look_different_in_both_views():
+    """Paving, gardens and roofs, which both views show, tell a district from those around it."""
+    from geofix.world.styles import STYLES, make_districts
+
+    for country in range(len(STYLES)):
+        d = make_districts(np.random.default_rng(country), country, 800.0)
+        look = np.concatenate([d.asphalt[:, 0], d.lawn, d.roofs[:, 0]], axis=1)
+        gap = np.hypot(d.x[:, None] - d.x, d.y[:, None] - d.y)
+        near = (gap > 0) & (gap < 500)
+        assert 200 < np.where(near, gap, np.inf).min(axis=1).mean() < 400
+        difference = np.abs(look[:, None] - look).max(axis=2)[near]
+        assert (difference > 0.1).mean() > 0.95
+        shown = d.at(d.x, d.y)
+        assert (shown == np.arange(len(d.x))).all()

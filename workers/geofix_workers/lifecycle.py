@@ -83,6 +83,7 @@ class Presence(threading.Thread):
 _present: Presence | None = None
 _queues: list[str] = []
 _pool: Any = None
+_is_solo = False
 
 
 def serve(queues: list[str]) -> None:
@@ -107,6 +108,22 @@ def working_on(job_id: UUID) -> Iterator[None]:
             _present.at(None)
 
 
+@contextmanager
+def ending_on_interrupt() -> Iterator[None]:
+    """Training takes SIGTERM for itself, to end between two steps; in the solo pool the worker was meant.
+
+    The job has been given back by then, and the worker shuts down as it would have.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not _is_solo:
+            raise
+        from celery.worker import state
+
+        state.should_stop = 0
+
+
 def connect_signals() -> None:
     """Attach to Celery's signals; strong references, since Celery keeps weak ones."""
     signals.setup_logging.connect(_set_up_logs, weak=False)
@@ -124,9 +141,10 @@ def _set_up_logs(**_: Any) -> None:
 
 def _ready(sender: Any, **_: Any) -> None:
     """The worker takes messages. In the solo pool this is the process that works."""
-    global _pool
+    global _pool, _is_solo
     _pool = getattr(sender.pool, "_pool", None)
-    if _pool is None:
+    _is_solo = _pool is None
+    if _is_solo:
         _be_present()
     _log.info("worker ready", queues=_queues, pool=type(sender.pool).__module__.rpartition(".")[2])
 

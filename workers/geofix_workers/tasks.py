@@ -21,5 +21,5 @@ def run_job(job_id: str) -> None:
     """
     from geofix.jobs.runner import execute
 
-    with lifecycle.working_on(UUID(job_id)):
+    with lifecycle.working_on(UUID(job_id)), lifecycle.ending_on_interrupt():
         execute(UUID(job_id), lifecycle.worker_name())

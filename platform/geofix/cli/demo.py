@@ -24,7 +24,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 8501,
     json: JsonOption = False,
 ) -> None:
-    """World, ingest, snapshot, train, embed, codes, evaluate; ends with the table and the dashboard's address.
+    """World, ingest, snapshot, train, embed, codes, evaluate; ends with the table and the dashboard.
 
     Run again, it skips what is there.
 

@@ -1,9 +1,10 @@
-"""geofix jobs: submit, watch, cancel and retry what is queued."""
+"""geofix jobs: submit, watch, cancel, pause and retry what is queued."""
 
 from __future__ import annotations
 
 import json as json_text
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +108,7 @@ def show(job: IdArgument, json: JsonOption = False) -> None:
     shown = document(row)
     with connect("reader") as conn:
         stages = list_jobs(conn, parent=row.job_id, limit=1000)
+    stages.sort(key=lambda stage: stage.chunk or 0, reverse=True)
     if stages:
         shown["stages"] = [document(stage) for stage in reversed(stages)]
     emit(shown, as_json=json, human=lambda: _show_job(row, stages))
@@ -137,6 +139,32 @@ def cancel(job: IdArgument, json: JsonOption = False) -> None:
 
     row = service.cancel(job)
     emit({"job": row.job_id, "state": row.state, "cancel_requested": row.cancel_requested}, as_json=json)
+
+
+@app.command()
+@command
+def pause(job: IdArgument, json: JsonOption = False) -> None:
+    """Pause a job: it waits, or leaves its last checkpoint behind; of a pipeline, every stage that can.
+
+    Example: geofix jobs pause 3f2a
+    """
+    from geofix.jobs import service
+
+    row = service.pause(job)
+    emit({"job": row.job_id, "state": row.state, "pause_requested": row.pause_requested}, as_json=json)
+
+
+@app.command()
+@command
+def resume(job: IdArgument, json: JsonOption = False) -> None:
+    """Queue a paused job again; training goes on from its last checkpoint.
+
+    Example: geofix jobs resume 3f2a
+    """
+    from geofix.jobs import service
+
+    row = service.resume(job)
+    emit({"job": row.job_id, "state": row.state}, as_json=json)
 
 
 @app.command()
@@ -196,6 +224,7 @@ def document(row: JobRow) -> dict[str, Any]:
             "total": row.progress_total,
             "unit": row.progress_unit,
             "message": row.progress_message,
+            "eta_s": _eta_s(row),
         },
         "attempts": row.attempts,
         "submitted_at": row.submitted_at,
@@ -206,11 +235,23 @@ def document(row: JobRow) -> dict[str, Any]:
         "queue": row.queue,
         "worker": row.lease_owner,
         "cancel_requested": row.cancel_requested,
+        "pause_requested": row.pause_requested,
+        "not_before": row.not_before,
+        "chunk": row.chunk,
         "parent": row.parent_job_id,
         "depends_on": row.depends_on,
         "specification": row.specification,
         "submitted_by": row.submitted_by,
     }
+
+
+def _eta_s(row: JobRow) -> float | None:
+    """Seconds that are left at the speed so far; None where nothing is known."""
+    began = row.claimed_at or row.started_at
+    if row.state != "running" or began is None or not row.progress_done or not row.progress_total:
+        return None
+    passed = (datetime.now(UTC) - began).total_seconds()
+    return round(max(0.0, passed * (row.progress_total / row.progress_done - 1)), 1)
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:
@@ -264,7 +305,9 @@ def _show_job(row: JobRow, stages: list[JobRow]) -> None:
 def _progress(row: JobRow) -> str:
     done, total = row.progress_done, row.progress_total
     progress = f"{done:,}/{total:,}" if total else (f"{done:,}" if done else "")
-    return " ".join(part for part in (progress, row.progress_unit, row.progress_message) if part)
+    left = _eta_s(row)
+    eta = "" if left is None else f"(about {timedelta(seconds=round(left))} left)"
+    return " ".join(part for part in (progress, row.progress_unit, row.progress_message, eta) if part)
 
 
 def _line(row: JobRow) -> list[Any]:

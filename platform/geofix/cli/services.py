@@ -11,6 +11,7 @@ import typer
 from geofix.cli.output import JsonOption, command, emit, say, table
 from geofix.database import cluster
 from geofix.database.cluster import BrokerState, ClusterState, DatabaseState
+from geofix.database.queries.job_health import queue_health
 from geofix.database.queries.workers import list_workers
 from geofix.database.versions import Check, check_versions
 from geofix.errors import ServiceError
@@ -59,7 +60,7 @@ def down(json: JsonOption = False) -> None:
 @app.command()
 @command
 def status(json: JsonOption = False) -> None:
-    """Show the state of database, broker and workers.
+    """Show the state of database, broker, workers and queues.
 
     Example: geofix status --json
     """
@@ -93,15 +94,21 @@ def _require_running(name: str, server: DatabaseState | BrokerState) -> None:
 def _document(state: ClusterState) -> tuple[dict[str, Any], list[Check]]:
     """The contract's JSON and the version checks; both as far as the database answers."""
     workers: list[dict[str, Any]] = []
+    queues: list[dict[str, Any]] = []
     checks: list[Check] = []
     if state.database.state == "running":
         try:
             with psycopg.connect(cluster.database_url(get_settings()), connect_timeout=5) as conn:
                 workers = list_workers(conn)
+                queues = queue_health(conn)
                 checks = check_versions(conn)
         except psycopg.Error as error:
             say(f"The database answers, but not this: {error}")
-    document = state.as_json() | {"workers": workers, "checks": [asdict(check) for check in checks]}
+    document = state.as_json() | {
+        "workers": workers,
+        "queues": queues,
+        "checks": [asdict(check) for check in checks],
+    }
     return document, checks
 
 
@@ -111,6 +118,9 @@ def _show(document: dict[str, Any], state: ClusterState, verb: str | None, *, as
         if document["workers"]:
             columns = ("worker", "queues", "device", "job", "seen", "alive")
             table(columns, map(_worker_row, document["workers"]))
+        if document["queues"]:
+            heads = ("queue", "waiting", "blocked", "running", "paused", "oldest waits", "workers")
+            table(heads, map(_queue_row, document["queues"]))
         if verb:
             say(_sentence(state, verb))
 
@@ -121,6 +131,16 @@ def _worker_row(worker: dict[str, Any]) -> tuple[Any, ...]:
     job = None if worker["job_id"] is None else str(worker["job_id"])[:8]
     seen = f"{worker['seen_at']:%Y-%m-%d %H:%M:%S}"
     return worker["name"], worker["queues"], worker["device"], job, seen, worker["alive"]
+
+
+def _queue_row(queue: dict[str, Any]) -> tuple[Any, ...]:
+    oldest = queue["oldest_waits"]
+    age = None if oldest is None else f"{oldest.total_seconds():,.0f} s"
+    return (
+        *(queue[key] for key in ("queue", "waiting", "blocked", "running", "paused")),
+        age,
+        queue["workers"],
+    )
 
 
 def _database_rows(server: DatabaseState) -> list[tuple[str, str]]:

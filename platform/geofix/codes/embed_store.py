@@ -71,6 +71,7 @@ def embed_all(
     batch_size: int = 32,
     workers: int = 0,
     encoder: Encoder | None = None,
+    span: tuple[int, int] | None = None,
 ) -> EmbedResult:
     """Embed everything of a kind that the model has not embedded yet; commits every thousand vectors.
 
@@ -84,13 +85,14 @@ def embed_all(
         batch_size: Items per forward pass.
         workers: Decoding threads; 0 takes the setting.
         encoder: Used instead of loading the model's own.
+        span: Only pictures whose S2 id lies between these two, both included.
 
     Raises:
         NotFoundError: A data set does not exist.
     """
     if datasets is not None:
         model_queries.require_datasets(conn, datasets, kind)
-    todo, total = _work(conn, model, kind, datasets)
+    todo, total = _work(conn, model, kind, datasets, span)
     conn.commit()
     report = EmbedReport()
     stored = 0
@@ -121,13 +123,13 @@ def embed_all(
 
 
 def _work(
-    conn: Connection, model: ModelRow, kind: Kind, datasets: list[str] | None
+    conn: Connection, model: ModelRow, kind: Kind, datasets: list[str] | None, span: tuple[int, int] | None
 ) -> tuple[list[tuple[int, Loader]], int]:
     """Keys with their loaders, and how many items there are in all."""
     if kind == "photos":
-        photos, total = model_queries.photos_to_embed(conn, model.model_id, datasets)
+        photos, total = model_queries.photos_to_embed(conn, model.model_id, datasets, span)
         return [(photo_id, _photo_source(uri)) for photo_id, uri in photos], total
-    tiles, total = model_queries.tiles_to_embed(conn, model.model_id, datasets)
+    tiles, total = model_queries.tiles_to_embed(conn, model.model_id, datasets, span)
     rows = model_queries.raster_rows(conn, sorted({item for tile in tiles for item in tile[3]}))
     rasters = {
         key: RasterSource.from_row(uri, cast("SourceKind", kind), crs, reading)

@@ -86,7 +86,7 @@ def default_recipe(conn: Connection, model: ModelRow) -> Recipe:
     terms = model.metrics.get("terms") or []
     trained = {str(name).lower() for name in terms if not isinstance(terms, Mapping) or terms[name]}
     prototypes = prototype_queries.prototype_level(conn, model.model_id) is not None
-    aerial = bool(trained & {"ga", "ap"}) or "aerial" in model.config
+    aerial = bool(trained & {"ground_aerial", "aerial_prototype"}) or "aerial" in model.config
     if prototypes:
         return "hybrid" if aerial else "prototype"
     return "aerial" if trained and aerial else "cellmean"

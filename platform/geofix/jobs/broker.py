@@ -54,7 +54,6 @@ def _app(_pid: int, url: str) -> Any:
         accept_content=["json"],
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
-        worker_max_tasks_per_child=50,  # memory that libraries leak goes back to the system
         worker_proc_alive_timeout=60.0,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

@@ -13,14 +13,14 @@ import structlog
 
 from geofix.database.engine import connect
 from geofix.database.fenced import FencedConnection
-from geofix.database.queries import jobs
+from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix.jobs.service import as_json
 from geofix.jobs.settings import JobSettings
 from geofix.log import get_logger
 
-Reason = Literal["cancelled", "lost", "released"]
+Reason = Literal["cancelled", "paused", "lost", "released"]
 MAX_LOG_LINES = 10_000  # of one claim; what comes after is in the worker's own log
 _MAX_LINE = 4_000
 
@@ -31,7 +31,19 @@ class JobStoppedError(BaseException):
     """The job is to stop now.
 
     No `Exception`, so that code which goes on after a bad item does not go on after this.
+
+    Attributes:
+        leaves_nothing: The claim is lost: not even a checkpoint may be written, another may have written one.
     """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.leaves_nothing = reason == "lost"
+
+
+def clock() -> float:
+    """Seconds that also pass while this process is stopped or the machine sleeps, and that nobody can set."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Heartbeat(threading.Thread):
@@ -53,7 +65,7 @@ class Heartbeat(threading.Thread):
         self._progress: dict[str, Any] = {"done": 0, "total": None, "unit": "", "message": ""}
         self._events: list[tuple[str, str, str]] = []
         self._lines = 0
-        self._good_until = time.monotonic() + settings.lease_s
+        self._good_until = clock() + settings.lease_s
         self._release_at: float | None = None
 
     @property
@@ -78,11 +90,13 @@ class Heartbeat(threading.Thread):
         self.check()
 
     def check(self) -> None:
-        """Go on, or raise.
+        """Go on, or raise; a process that slept longer than its lease asks first whether it still has it.
 
         Raises:
             JobStoppedError: The job is to stop.
         """
+        if self.reason is None and clock() > self._good_until:
+            self._beat()
         if self.reason is not None:
             raise JobStoppedError(self.reason)
 
@@ -95,7 +109,7 @@ class Heartbeat(threading.Thread):
 
     def release_in(self, seconds: float) -> None:
         """Stop the work after some time and give the job back: this process is to end."""
-        self._release_at = time.monotonic() + seconds
+        self._release_at = clock() + seconds
 
     def close(self) -> None:
         """End the thread and write the progress and the lines that it still holds."""
@@ -113,10 +127,10 @@ class Heartbeat(threading.Thread):
                 self._cancel_statement()
 
     def _beat(self) -> None:
-        asked = time.monotonic()
+        asked = clock()
         try:
             with connect("writer") as conn:
-                cancel = jobs.renew(
+                asked_for = jobs.renew(
                     conn, self.job.job_id, self.job.fencing_token, self._settings.lease_s, self._snapshot()
                 )
         except (GeofixError, psycopg.Error) as error:
@@ -124,15 +138,29 @@ class Heartbeat(threading.Thread):
             if asked > self._good_until:
                 self.reason = self.reason or "lost"
             return
-        if cancel is None:
+        if asked_for is None:
             self.reason = "lost"
             return
+        cancel, pause = asked_for
         self._good_until = asked + self._settings.lease_s
         if cancel:
             self.reason = self.reason or "cancelled"
+        elif pause:
+            self.reason = self.reason or "paused"
         elif self._release_at is not None and asked > self._release_at:
             self.reason = self.reason or "released"
         self.flush()
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Let the container of a chunk know how far its chunks are."""
+        if self.job.chunk is None or self.job.parent_job_id is None:
+            return
+        try:
+            with connect("writer") as conn:
+                job_flow.settle(conn, self.job.parent_job_id, self.job.kind, wait=False)
+        except (GeofixError, psycopg.Error) as error:
+            _log.debug("progress not summed", job_id=str(self.job.job_id), error=str(error))
 
     def _snapshot(self) -> dict[str, Any]:
         with self._lock:

@@ -54,7 +54,7 @@ class Pipeline(Specification):
             unknown = [name for name in stage.after if name not in names]
             if unknown:
                 raise ValueError(f"stages: {stage.name} comes after {unknown[0]!r}, which is no stage")
-            if stage.kind == "pipeline":
+            if stage.kind == "pipeline":  # settled by other rules than chunks, and no deeper
                 raise ValueError(f"stages: {stage.name} is itself a pipeline")
             try:
                 stage.specification()

@@ -16,6 +16,8 @@ from geofix.jobs.specs import AbsolutePath, Specification, Structured, Work, reg
 class Run(Specification):
     """Run a pipeline file; a killed attempt goes on with the stage in which it died."""
 
+    resumable = True
+
     kind: Literal["run"] = "run"
     file: AbsolutePath
     variables: Structured[dict[str, str]] = Field(default_factory=dict)

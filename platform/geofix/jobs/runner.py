@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import traceback
 from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
-from sqlalchemy.exc import OperationalError
 
 from geofix.database.engine import connect
-from geofix.database.fenced import FencedOutError, connect_fenced
-from geofix.database.queries import jobs
+from geofix.database.fenced import FencedConnection, FencedOutError, connect_fenced
+from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix.jobs import service
-from geofix.jobs.heartbeat import Heartbeat, JobStoppedError, log_lines_to
+from geofix.jobs.faults import is_passing
+from geofix.jobs.heartbeat import Heartbeat, JobStoppedError, clock, log_lines_to
 from geofix.jobs.service import as_json
 from geofix.jobs.settings import JobSettings
-from geofix.jobs.specs import Work, stored
+from geofix.jobs.specs import Chunks, Work, stored
 from geofix.log import get_logger, progress_to
 
 _log = get_logger(__name__)
@@ -29,11 +30,21 @@ _running: list[Heartbeat] = []
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a claim ended; `state` None where the claim was lost and nothing may be written."""
+    """How a claim ended.
+
+    Attributes:
+        state: The job's state now; None where the claim was lost and nothing may be written.
+        error: Why it did not succeed.
+        refund: The attempt does not count.
+        delay_s: Seconds before the next attempt.
+        made: Chunks that do its work from now on.
+    """
 
     state: str | None
     error: str | None = None
     refund: bool = False
+    delay_s: float | None = None
+    made: tuple[UUID, ...] = ()
 
 
 SUCCEEDED = Outcome("succeeded")
@@ -65,7 +76,7 @@ def execute(job_id: UUID, owner: str) -> bool:
         text = f"running on {owner}, attempt {job.attempts} of {job.max_attempts}"
         jobs.add_events(conn, job_id, [("state", text, as_json({"token": job.fencing_token}))])
     if job.parent_job_id is not None:
-        service.settle_pipeline(job.parent_job_id)
+        service.settle_container(job.parent_job_id)
     _run(job, settings)
     return True
 
@@ -77,13 +88,17 @@ def run_inline(job_id: UUID) -> JobRow:
     """
     job = service.find(job_id)
     owner = f"inline@{process_name()}"
-    if job.kind != jobs.CONTAINER:
+    while not job.is_container:
         if not execute(job.job_id, owner):
-            return service.wait(job.job_id)
-        return service.find(job.job_id)
+            row = service.wait(job.job_id, timeout_s=0.5)
+            if row.is_finished:
+                return row
+        job = service.find(job.job_id)
+        if job.is_finished:
+            return job
     while True:
         with connect("writer") as conn:
-            child = jobs.next_child(conn, job.job_id)
+            child = job_flow.next_child(conn, job.job_id)
         if child is not None:
             execute(child, owner)
             continue
@@ -104,7 +119,7 @@ def _run(job: JobRow, settings: JobSettings) -> None:
     _running.append(beat)
     try:
         with log_lines_to(beat):
-            outcome = _outcome(job, beat)
+            outcome = _outcome(job, beat, settings)
     except BaseException:
         beat.close()
         _record(job, Outcome("queued", "The process that ran it was interrupted.", refund=True))
@@ -114,13 +129,17 @@ def _run(job: JobRow, settings: JobSettings) -> None:
     _record(job, outcome)
 
 
-def _outcome(job: JobRow, beat: Heartbeat) -> Outcome:
+def _outcome(job: JobRow, beat: Heartbeat, settings: JobSettings) -> Outcome:
     """Do the work; success is committed together with it, anything else is returned to be recorded."""
     try:
         specification = stored(job.kind, job.specification_version, job.specification)
         with connect_fenced(job.job_id, job.fencing_token) as conn, progress_to(beat):
             beat.attach(conn)
-            result = specification.run(Work(conn, job.job_id, job.attempts, beat.check))
+            work = Work(conn, job.job_id, job.attempts, beat.check)
+            chunks = specification.chunks(work) if job.chunk is None else None
+            if chunks is not None:
+                return _split(job, beat, conn, chunks)
+            result = specification.run(work)
             beat.close()
             if not jobs.finish(conn, job.job_id, job.fencing_token, "succeeded", result=as_json(result)):
                 raise FencedOutError
@@ -133,30 +152,42 @@ def _outcome(job: JobRow, beat: Heartbeat) -> Outcome:
         beat.close()
         if beat.reason is not None:
             return _stopped(beat.reason)
-        return _failed(job, beat, error)
+        return _failed(job, beat, error, settings)
+
+
+def _split(job: JobRow, beat: Heartbeat, conn: FencedConnection, chunks: Chunks) -> Outcome:
+    """Chunks and the end of the claim in one transaction: all of it, or nothing."""
+    made = service.insert_chunks(conn, job, chunks)
+    if made is None:
+        beat.check()
+        beat.close()
+        beat.check()
+        raise FencedOutError
+    beat.close()
+    psycopg.Connection.commit(conn)
+    return Outcome("split", f"{len(made)} chunks", made=tuple(made))
 
 
 def _stopped(reason: str) -> Outcome:
-    if reason == "cancelled":
-        return Outcome("cancelled")
+    if reason in ("cancelled", "paused"):
+        return Outcome(reason, refund=reason == "paused")
     if reason == "released":
         return Outcome("queued", "Its worker was shut down.", refund=True)
     return LOST
 
 
-def _failed(job: JobRow, beat: Heartbeat, error: BaseException) -> Outcome:
+def _failed(job: JobRow, beat: Heartbeat, error: BaseException, settings: JobSettings) -> Outcome:
     """Failed, or queued again after a fault that may pass by itself, as long as attempts are left."""
     where = f" (during {beat.stage})" if beat.stage else ""
     if isinstance(error, GeofixError):
-        text, passing = str(error), error.job_state == "queued"
+        text = str(error)
     else:
-        passing = isinstance(error, psycopg.OperationalError | OperationalError)
         text = f"{type(error).__name__}: {error}".strip()
         trace = "".join(traceback.format_exception(error))
         beat.event("log", f"unexpected {type(error).__name__}", {"level": "error", "traceback": trace})
         beat.flush()
-    if passing and job.attempts < job.max_attempts:
-        return Outcome("queued", f"{text}{where}")
+    if is_passing(error) and job.attempts < job.max_attempts:
+        return Outcome("queued", f"{text}{where}", delay_s=settings.delay_s(job.attempts))
     return Outcome("failed", f"{text}{where}")
 
 
@@ -164,28 +195,43 @@ def _record(job: JobRow, outcome: Outcome) -> None:
     """Write the outcome where it is not written yet, and what follows; the sweep mends what fails here."""
     log = _log.bind(job_id=str(job.job_id), kind=job.kind)
     try:
-        if outcome.state is None or not _write(job, outcome):
+        if outcome.state is None or not _write_patiently(job, outcome):
             log.warning("the claim was lost; nothing was written", token=job.fencing_token)
             return
         log.info("job ended", state=outcome.state, error=outcome.error)
-        service.settle(job)
+        service.settle(service.find(job.job_id))
         with connect("writer") as conn:
-            follow = jobs.dependents(conn, job.job_id) if outcome.state == "succeeded" else []
-        service.publish_ready([*follow, *([job.job_id] if outcome.refund else [])])
+            follow = job_flow.dependents(conn, job.job_id) if outcome.state == "succeeded" else []
+        again = [job.job_id] if outcome.state == "queued" and outcome.refund else []
+        service.publish_ready([*follow, *outcome.made, *again])
     except (GeofixError, psycopg.Error) as error:
         log.error("outcome not recorded; the sweep will take the job up", error=str(error))
+
+
+def _write_patiently(job: JobRow, outcome: Outcome) -> bool:
+    """Write the outcome; a database that restarts just now is waited for, as long as the lease may last."""
+    settings = JobSettings()
+    until = clock() + settings.lease_s
+    while True:
+        try:
+            return _write(job, outcome)
+        except (GeofixError, psycopg.Error):
+            if clock() > until:
+                raise
+            time.sleep(settings.heartbeat_s)
 
 
 def _write(job: JobRow, outcome: Outcome) -> bool:
     assert outcome.state is not None
     with connect("writer") as conn:
-        if outcome is not SUCCEEDED and not jobs.finish(
+        if outcome.state not in ("succeeded", "split") and not jobs.finish(
             conn,
             job.job_id,
             job.fencing_token,
             outcome.state,
             error=outcome.error,
             refund=outcome.refund,
+            delay_s=outcome.delay_s,
         ):
             return False
         text = f"{outcome.state}: {outcome.error}" if outcome.error else outcome.state

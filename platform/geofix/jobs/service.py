@@ -1,4 +1,4 @@
-"""Submit, find, cancel and retry jobs: what the command line, the dashboard and Python share.
+"""Submit, find, cancel, pause and retry jobs: what the command line, the dashboard and Python share.
 
 The row is inserted and committed first, then the broker is told; if that fails, the sweep tells it later.
 """
@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 
 from pydantic_core import to_json
 
-from geofix.database.engine import connect
-from geofix.database.queries import jobs
+from geofix.database.engine import Connection, connect
+from geofix.database.queries import job_control, job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import JobFailedError, NotFoundError, UsageError
 from geofix.jobs import broker
 from geofix.jobs.pipeline import Pipeline
-from geofix.jobs.specs import QUEUES, Queue, Specification
+from geofix.jobs.specs import QUEUES, Chunks, Queue, Specification, resumable_kinds, stored
 
 MAX_ATTEMPTS = 3
 
@@ -98,6 +98,9 @@ def _values(specification: Specification, queue: Queue | None, max_attempts: int
         "progress_total": None,
         "progress_unit": "",
         "result": None,
+        "is_container": isinstance(specification, Pipeline),
+        "chunk": None,
+        "size": None,
     }
 
 
@@ -116,6 +119,22 @@ def _children(pipeline: Pipeline, parent: dict[str, Any], queue: Queue | None) -
     ]
 
 
+def insert_chunks(conn: Connection, job: JobRow, chunks: Chunks) -> list[UUID] | None:
+    """Hand a claimed job's work to chunks, in the caller's transaction; None when it is lost or cancelled."""
+    total = sum(size for _, size in chunks.parts)
+    text = f"0 of {len(chunks.parts)} chunks"
+    if not jobs.split(conn, job.job_id, job.fencing_token, total, chunks.unit, text):
+        return None
+    made = []
+    for number, (specification, size) in enumerate(chunks.parts, start=1):
+        values = _values(specification, job.queue, job.max_attempts)  # type: ignore[arg-type]
+        values |= {"job_id": uuid4(), "parent_job_id": job.job_id, "chunk": number, "size": size}
+        jobs.insert_job(conn, values)
+        jobs.add_events(conn, values["job_id"], [("state", "queued", "{}")])
+        made.append(values["job_id"])
+    return made
+
+
 def _first(found: JobRow | None, specification: Specification, key: str) -> JobRow:
     if found is None:
         raise NotFoundError(f"The job of key {key!r} was removed just now.", hint="Submit again.")
@@ -131,11 +150,11 @@ def _first(found: JobRow | None, specification: Specification, key: str) -> JobR
 def publish_ready(ids: Sequence[UUID]) -> int:
     """Tell the broker of those jobs that are queued and wait for nothing; how many it took."""
     with connect("writer") as conn:
-        ready = jobs.ready(conn, ids)
+        ready = job_flow.ready(conn, ids)
     sent = broker.publish(ready)
     if sent:
         with connect("writer") as conn:
-            jobs.mark_published(conn, sent)
+            job_flow.mark_published(conn, sent)
     return len(sent)
 
 
@@ -168,13 +187,59 @@ def cancel(job_id: UUID | str) -> JobRow:
     """
     row = find(job_id)
     with connect("writer") as conn:
-        changed = jobs.request_cancel(conn, row.job_id)
+        changed = job_control.request_cancel(conn, row.job_id)
         for item, state in changed:
             text = "cancelled" if state == "cancelled" else "cancel requested"
             jobs.add_events(conn, item, [("state", text, "{}")])
     if not changed and row.is_finished:
         raise UsageError(f"Job {row.job_id} is {row.state} already; there is nothing to cancel.")
     settle(row)
+    return find(row.job_id)
+
+
+def pause(job_id: UUID | str) -> JobRow:
+    """Hold a job that waits; ask one that runs to stop where it can go on from later.
+
+    Of a pipeline or a job in chunks, what waits is held; a stage that could only begin anew runs to its end.
+
+    Raises:
+        UsageError: It has ended, or it runs and would have to begin anew.
+    """
+    row = find(job_id)
+    resumable = resumable_kinds()
+    with connect("writer") as conn:
+        changed = job_control.request_pause(conn, row.job_id, resumable)
+        for item, state in changed:
+            jobs.add_events(
+                conn, item, [("state", "paused" if state == "paused" else "pause requested", "{}")]
+            )
+    if not changed and row.state == "running" and not row.is_container:
+        raise UsageError(
+            f"Job {row.job_id} ({row.kind}) runs, and would begin anew.",
+            hint=f"Let it end or cancel it; what can be paused: {', '.join(resumable)}.",
+        )
+    if not changed and row.is_finished:
+        raise UsageError(f"Job {row.job_id} is {row.state} already; there is nothing to pause.")
+    settle(row)
+    return find(row.job_id)
+
+
+def resume(job_id: UUID | str) -> JobRow:
+    """Queue a paused job again; it goes on from its last checkpoint.
+
+    Raises:
+        UsageError: Nothing of it is paused.
+    """
+    row = find(job_id)
+    with connect("writer") as conn:
+        changed = job_control.release(conn, row.job_id)
+        for item, state in changed:
+            text = "resumed" if state == "queued" else "pause withdrawn"
+            jobs.add_events(conn, item, [("state", text, "{}")])
+    if not changed:
+        raise UsageError(f"Job {row.job_id} is {row.state}; nothing of it is paused.")
+    settle(row)
+    publish_ready([item for item, state in changed if state == "queued"])
     return find(row.job_id)
 
 
@@ -186,7 +251,7 @@ def retry(job_id: UUID | str) -> JobRow:
     """
     row = find(job_id)
     with connect("writer") as conn:
-        again = jobs.requeue(conn, row.job_id)
+        again = job_control.requeue(conn, row.job_id)
         for item in again:
             jobs.add_events(conn, item, [("state", "queued again by hand", "{}")])
     if not again:
@@ -199,24 +264,35 @@ def retry(job_id: UUID | str) -> JobRow:
 
 
 def settle(job: JobRow) -> None:
-    """After a job changed its state: fail what can never run, bring its pipeline's row up to date."""
+    """After a job changed its state: fail what can never run, bring its container's row up to date."""
     with connect("writer") as conn:
-        for item, error in jobs.fail_dependents(conn):
+        for item, error in job_flow.fail_dependents(conn):
             jobs.add_events(conn, item, [("state", f"failed: {error}", "{}")])
-    parent = job.job_id if job.kind == jobs.CONTAINER else job.parent_job_id
+    parent = job.job_id if job.is_container else job.parent_job_id
     if parent is not None:
-        settle_pipeline(parent)
+        settle_container(parent)
 
 
-def settle_pipeline(parent: UUID) -> None:
-    """Bring a pipeline's row up to date with its stages'; one transaction, the row locked first."""
+def settle_container(parent: UUID) -> None:
+    """Bring the row of a pipeline or of a job in chunks up to date, and the one that it is a stage of."""
+    unblocked: list[UUID] = []
     with connect("writer") as conn:
-        state = jobs.settle(conn, parent)
+        row = jobs.find_job(conn, parent)
+        if row is None or not row.is_container:
+            return
+        state = job_flow.settle(conn, parent, row.kind)
         if state is not None and state in jobs.TERMINAL:
             jobs.add_events(conn, parent, [("state", state, "{}")])
-            unblocked = jobs.dependents(conn, parent) if state == "succeeded" else []
-        else:
-            unblocked = []
+        if state == "succeeded":
+            if row.kind != "pipeline":
+                whole = stored(row.kind, row.specification_version, row.specification)
+                job_flow.store_result(conn, parent, as_json(whole.join(job_flow.chunk_results(conn, parent))))
+            unblocked = job_flow.dependents(conn, parent)
+        if state in ("failed", "parked", "cancelled"):
+            for item, error in job_flow.fail_dependents(conn):
+                jobs.add_events(conn, item, [("state", f"failed: {error}", "{}")])
+    if state is not None and row.parent_job_id is not None:
+        settle_container(row.parent_job_id)
     publish_ready(unblocked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -21,6 +22,14 @@ class JobSettings(BaseSettings):
     redeliver_s: Seconds = Field(30.0, description="A message not taken up for this long is sent again.")
     drain_s: Seconds = Field(20.0, description="After SIGTERM a job has this long before it is given back.")
     presence_s: Seconds = Field(15.0, description="Between heartbeats of a worker process.")
+    retry_s: Seconds = Field(
+        10.0, description="Wait after a first fault that may pass; after the next four times as long."
+    )
+    retry_max_s: Seconds = Field(600.0, description="No attempt waits longer.")
+    warm_s: Seconds = Field(900.0, description="A model that no job asked for this long is unloaded.")
+    warm_models: int = Field(2, ge=0, description="Models kept loaded between jobs, per process.")
+    recall_every_h: float = Field(24.0, ge=0, description="Between two ANN recall checks by beat; 0: never.")
+    retention_every_h: float = Field(24.0, ge=0, description="Between two `geofix gc` by beat; 0: never.")
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
@@ -29,3 +38,8 @@ class JobSettings(BaseSettings):
                 f"lease_s {self.lease_s} must be at least three heartbeats of {self.heartbeat_s} s"
             )
         return self
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait after a failed attempt, spread by a fifth: jobs that failed together part."""
+        wait = min(self.retry_s * 4.0 ** (attempt - 1), self.retry_max_s)
+        return wait * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

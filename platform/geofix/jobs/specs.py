@@ -53,7 +53,7 @@ class Work:
         conn: Connection of the owner that commits only while the claim stands. What is not yet committed
             when `run` returns is committed together with the job's success: both or neither.
         job_id: The job.
-        attempt: 1 for the first.
+        attempt: 1 for the first; an attempt that was given back or paused does not count.
         check: Raises when the job is to stop; `geofix.log.progress` calls it at every step.
     """
 
@@ -63,6 +63,19 @@ class Work:
     check: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Work that was split.
+
+    Attributes:
+        parts: What each chunk does, and how many units that is.
+        unit: What is counted.
+    """
+
+    parts: list[tuple[Specification, int]]
+    unit: str
+
+
 class Specification(BaseModel, ABC):
     """Base of every kind; a subclass has a field `kind`, and `what` where a kind has several forms."""
 
@@ -70,6 +83,15 @@ class Specification(BaseModel, ABC):
 
     version: ClassVar[int] = 1
     queue: ClassVar[Queue] = "cpu"
+    resumable: ClassVar[bool] = False  # stopped anywhere, it goes on from there: it can be paused
+
+    def chunks(self, work: Work) -> Chunks | None:
+        """Split the work into jobs of their own, when there is enough of it; None: `run` does it all."""
+        return None
+
+    def join(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        """The result of the whole from those of its chunks, in order."""
+        return {"chunks": results}
 
     @abstractmethod
     def run(self, work: Work) -> dict[str, Any]:
@@ -88,11 +110,28 @@ def register(cls: type[Spec]) -> type[Spec]:
     return cls
 
 
+MODULES = (
+    "embed_stage",
+    "ingest_stages",
+    "pipeline",
+    "refresh_stage",
+    "retention_stage",
+    "run_stage",
+    "stages",
+    "train_stage",
+)
+
+
 def kinds() -> list[str]:
     """Kinds that can be submitted."""
-    for module in ("stages", "ingest_stages", "pipeline", "run_stage", "refresh_stage", "train_stage"):
+    for module in MODULES:
         importlib.import_module(f"geofix.jobs.{module}")
     return sorted(_registry)
+
+
+def resumable_kinds() -> list[str]:
+    """Kinds that can be paused while they run."""
+    return [kind for kind in kinds() if all(form.resumable for form in _registry[kind].values())]
 
 
 def parse(kind: str, parameters: Mapping[str, Any]) -> Specification:

@@ -63,35 +63,6 @@ class Snapshot(Specification):
 
 
 @register
-class Embed(Specification):
-    """Embed what a model has not embedded yet; commits as it goes, so a second attempt continues."""
-
-    queue = "gpu"
-
-    kind: Literal["embed"] = "embed"
-    what: Literal["photos", "aerial"]
-    model: str
-    datasets: Several[str] | None = None
-    batch_size: int = Field(32, ge=1, le=4096)
-
-    def run(self, work: Work) -> dict[str, Any]:
-        """Embed and store, batch by batch."""
-        from dataclasses import asdict
-
-        from geofix.codes.embed_store import embed_all
-        from geofix.database.queries.models import find_model
-
-        result = embed_all(
-            work.conn,
-            find_model(work.conn, self.model),
-            self.what,
-            datasets=self.datasets,
-            batch_size=self.batch_size,
-        )
-        return asdict(result)
-
-
-@register
 class Codes(Specification):
     """Build one code set, all or nothing, and with `calibrate` fit its probabilities too."""
 
@@ -227,9 +198,13 @@ class Localize(Specification):
 
     def run(self, work: Work) -> dict[str, Any]:
         """Answer all photos; one that cannot be read gets an error in place of an answer."""
+        from geofix.jobs.models import warm_searcher
         from geofix.localize.service import localize_photos
 
-        answers = localize_photos(work.conn, self.photos, self.code_set, within=self.within, k=self.k)
+        with warm_searcher(work.conn, self.code_set) as searcher:
+            answers = localize_photos(
+                work.conn, self.photos, self.code_set, within=self.within, k=self.k, searcher=searcher
+            )
         return {"answers": answers}
 
 

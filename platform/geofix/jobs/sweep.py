@@ -14,9 +14,10 @@ from uuid import UUID
 import psycopg
 
 from geofix.database.engine import connect
-from geofix.database.queries import jobs, presence
+from geofix.database.queries import job_flow, jobs, presence
 from geofix.errors import GeofixError
 from geofix.jobs import broker, service
+from geofix.jobs.schedule import submit_due
 from geofix.jobs.settings import JobSettings
 from geofix.log import get_logger
 
@@ -40,20 +41,21 @@ def sweep(settings: JobSettings | None = None) -> Swept:
     """Expired leases -> lost -> queued again or parked; dead dependencies; pipelines; unsent messages."""
     used = settings or JobSettings()
     with connect("writer") as conn:
-        lost = jobs.expire_leases(conn)
+        job_flow.mend_clock(conn, used.lease_s, 1.2 * used.retry_max_s)
+        lost = job_flow.expire_leases(conn)
         for job_id, owner in lost:
             jobs.add_events(conn, job_id, [("state", f"lost: {owner} let its lease run out", "{}")])
     with connect("writer") as conn:
-        recovered = jobs.recover_lost(conn)
+        recovered = job_flow.recover_lost(conn, used.retry_s, used.retry_max_s)
         for job_id, state, error in recovered:
             jobs.add_events(conn, job_id, [("state", f"{state}: {error}" if error else state, "{}")])
     with connect("writer") as conn:
-        for job_id, error in jobs.fail_dependents(conn):
+        for job_id, error in job_flow.fail_dependents(conn):
             jobs.add_events(conn, job_id, [("state", f"failed: {error}", "{}")])
         presence.forget_workers(conn)
-        parents = jobs.open_parents(conn)
+        parents = job_flow.open_parents(conn)
     for parent in parents:
-        service.settle_pipeline(parent)
+        service.settle_container(parent)
     states = [state for _, state, _ in recovered]
     return Swept(len(lost), states.count("queued"), states.count("parked"), _publish_due(used))
 
@@ -65,7 +67,7 @@ def _publish_due(settings: JobSettings) -> int:
     harm. Counting keeps a busy queue from filling up with copies.
     """
     with connect("writer") as conn:
-        rows = jobs.due(conn, settings.redeliver_s)
+        rows = job_flow.due(conn, settings.redeliver_s)
     new: list[tuple[UUID, str]] = []
     old: dict[str, list[tuple[UUID, str]]] = defaultdict(list)
     for job_id, queue, published in rows:
@@ -81,7 +83,7 @@ def _publish_due(settings: JobSettings) -> int:
     sent = broker.publish([*new, *again])
     if sent:
         with connect("writer") as conn:
-            jobs.mark_published(conn, sent)
+            job_flow.mark_published(conn, sent)
     return len(sent)
 
 
@@ -91,6 +93,7 @@ def sweep_until(stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             swept = sweep(settings)
+            submit_due(settings)
             if swept:
                 _log.info(
                     "swept",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 from pydantic import Field
 
+from geofix.database.queries import jobs
+from geofix.errors import UsageError
 from geofix.jobs.specs import AbsolutePath, Specification, Structured, Work, register
+
+OWNER = ".job"  # in the run's directory: the job that it belongs to
 
 
 @register
 class Train(Specification):
     """Train from a snapshot directory; with `name` the model is registered when it is done.
 
-    Cancelled, or lost with its worker, it leaves a checkpoint; another attempt goes on from there.
+    Paused, cancelled, or lost with its worker, it leaves a checkpoint; the next claim goes on from there.
     """
 
     queue = "gpu"
+    resumable = True
 
     kind: Literal["train"] = "train"
     config: AbsolutePath
@@ -29,16 +36,41 @@ class Train(Specification):
     def run(self, work: Work) -> dict[str, Any]:
         """Train; no transaction is open meanwhile."""
         from geofix.pipeline.train_stage import kept_model, register_trained, with_changes
-        from geofix.training.checkpoint import NAME
         from geofix.training.config import load_raw, parse_config
         from geofix.training.loop import train
 
         config = parse_config(with_changes(load_raw(self.config), self.changes), str(self.config))
-        left = work.attempt > 1 and (self.out / NAME).exists()
+        resume = _take_over(work, self.out, self.resume)
         work.conn.commit()
-        result = train(config, self.snapshot, self.out, resume=self.resume or left)
+        result = train(config, self.snapshot, self.out, resume=resume)
         if self.name is not None:
             directory = kept_model(self.out / "model", self.name)
             row = register_trained(work.conn, directory, self.name)
             result |= {"registered": row.name, "sha256": row.weights_sha256}
         return result
+
+
+def _take_over(work: Work, out: Path, resume: bool) -> bool:
+    """Whether to go on from a checkpoint: this job's own, or with `resume` any.
+
+    Raises:
+        UsageError: Another job that has not ended trains there.
+    """
+    from geofix.training.checkpoint import NAME
+
+    mark = out / OWNER
+    try:
+        owner = UUID(mark.read_text().strip())
+    except (FileNotFoundError, ValueError):
+        owner = None
+    if owner is not None and owner != work.job_id:
+        other = jobs.find_job(work.conn, owner)
+        if other is not None and not other.is_finished:
+            raise UsageError(
+                f"{out} is where job {owner} trains, which is {other.state}.", hint="Name another directory."
+            )
+    begun = (out / NAME).is_file()
+    if not begun or resume or owner == work.job_id:
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text(str(work.job_id))
+    return begun and (resume or owner == work.job_id)

@@ -29,6 +29,7 @@ from geofix.ingest.formats.base import printable
 from geofix.ingest.region_text import region_ewkb
 from geofix.localize.confidence import ConfidenceFit, Posterior, posterior
 from geofix.localize.credible import credible_regions
+from geofix.localize.evidence import score_parts
 from geofix.localizers.code_set import NAMES
 from geofix.localizers.scope import ranges_inside
 from geofix.models.encoder import Encoder
@@ -147,7 +148,12 @@ def _answer(
     countries = cell_queries.countries_at(
         conn, [item["lon"] for item in candidates], [item["lat"] for item in candidates]
     )
-    candidates = [{**item, "region": code} for item, code in zip(candidates, countries, strict=True)]
+    cells = [int(cell) for cell in s2.from_token(np.array([item["s2_token"] for item in candidates]))]
+    parts = score_parts(conn, used.code_set, used.matrix, half, cells)
+    candidates = [
+        {**item, "region": code, "parts": parts.get(cell)}
+        for item, code, cell in zip(candidates, countries, cells, strict=True)
+    ]
     best_score = rows[0][5] / used.code_set.scale
     in_coverage = None if used.fit is None else bool(used.fit.coverage.in_coverage([best_score])[0])
     answer = {

@@ -9,7 +9,6 @@ from typing import Any
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
-from geofix.errors import BadInputError, UsageError
 from geofix.log import get_logger
 from geofix.models.manifest import MANIFEST, WEIGHTS, read_manifest
 from geofix.pipeline.context import Context
@@ -22,6 +21,7 @@ _log = get_logger(__name__)
 
 def train(context: Context, stage: Train) -> dict[str, Any]:
     """Train, or go on with a run of the same configuration that was interrupted, and register the model."""
+    from geofix.training.checkpoint import OtherRunError
     from geofix.training.config import load_raw, parse_config
     from geofix.training.loop import train as run
 
@@ -33,9 +33,7 @@ def train(context: Context, stage: Train) -> dict[str, Any]:
     begun = (out / "checkpoint.pt").exists()
     try:
         result = run(config, context.snapshot_dir, out, resume=begun)
-    except (UsageError, BadInputError) as error:
-        if not begun:
-            raise
+    except OtherRunError as error:
         _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
         shutil.rmtree(out)
         result = run(config, context.snapshot_dir, out)

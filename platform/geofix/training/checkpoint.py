@@ -16,6 +16,11 @@ from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team
 from geofix.training.state import Clock, State
 
+
+class OtherRunError(UsageError):
+    """A checkpoint was written by a run of another configuration, snapshot or number of processes."""
+
+
 NAME = "checkpoint.pt"
 FORMAT = 1
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -68,8 +73,9 @@ def read_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_s
 
     Raises:
         NotFoundError: There is no checkpoint.
-        BadInputError: It is damaged, or of another snapshot.
-        UsageError: It was written by a run of another configuration; the message names what differs.
+        BadInputError: It is damaged.
+        OtherRunError: It was written by a run of another snapshot, configuration or number of processes; the
+            message names what differs.
     """
     if not path.is_file():
         raise NotFoundError(f"No checkpoint at {path}.", hint="Leave --resume out to begin a new run.")
@@ -86,6 +92,12 @@ def read_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_s
         network.load_state_dict(content["networks"][role])
     state.optimiser.load_state_dict(content["optimiser"])
     if state.table is not None and state.rows is not None:
+        held, rows = len(content["table"]["weight"]), len(state.table.weight)
+        if held != rows:
+            raise OtherRunError(
+                f"{path} holds {held} prototypes, this process needs {rows} of {len(state.table)}.",
+                hint="Resume with as many processes as the run was begun with.",
+            )
         state.table.load_state_dict(content["table"])
         state.rows.load_state_dict(content["rows"])
     if state.average is not None:
@@ -102,7 +114,7 @@ def _check(path: Path, described: dict[str, Any], config: TrainingConfig, snapsh
     if described.get("format") != FORMAT:
         raise BadInputError(f"{path} has format {described.get('format')}; this version reads {FORMAT}.")
     if described["snapshot_sha256"] != snapshot_sha256:
-        raise BadInputError(
+        raise OtherRunError(
             f"{path} belongs to snapshot {described['snapshot_sha256'][:12]}, not {snapshot_sha256[:12]}.",
             hint="Resume with the snapshot it was begun with, or train anew in another directory.",
         )
@@ -115,7 +127,7 @@ def _check(path: Path, described: dict[str, Any], config: TrainingConfig, snapsh
     )
     if differing:
         named = ", ".join(f"{key} {written.get(key)!r} -> {wanted.get(key)!r}" for key in differing[:5])
-        raise UsageError(
+        raise OtherRunError(
             f"{path} was written with another configuration: {named}.",
             hint="Resume with the configuration it was begun with, or train anew in another directory.",
         )

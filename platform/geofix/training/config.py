@@ -56,7 +56,9 @@ class PrototypeSection(_Section):
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(
         1, description="Epochs of ground against aerial alone before the table starts."
     )
-    chunk_rows: Unit = Field(65_536, description="Rows of the table that are looked at at a time.")
+    chunk_rows: Unit | None = Field(
+        None, description="Rows of the table that are looked at together; left out: by the device."
+    )
     sample_above: Unit = Field(1_000_000, description="Larger tables draw their far negatives.")
     sampled: Unit = Field(128_000, description="Far negatives drawn per step.")
     near_km: Positive = Field(50.0, description="Cells this near to the batch are never left out.")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from geofix.errors import UsageError
+
+# The leader validates and writes while the others wait.
+PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def crew() -> Iterator[Team]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield Team(dist.get_rank(), size, dist.group.WORLD)
     finally:

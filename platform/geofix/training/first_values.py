@@ -35,6 +35,9 @@ def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: in
     if table is None:
         return
     chosen = photos.take(_some_per_cell(photos, table.level, seed))
+    rows = table.rows_of(s2.parent(chosen.s2_id, table.level))
+    # Each process of a team fills the rows that it holds.
+    chosen = chosen.take(np.flatnonzero((rows >= table.first_row) & (rows < table.stop_row)))
     encoder = state.networks["ground"]
     state.eval()
     with progress("first values of the prototypes", len(chosen), "photos") as advance:

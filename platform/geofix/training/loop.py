@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from geofix.errors import UsageError
+from geofix.errors import GeofixError, UsageError
 from geofix.log import progress
 from geofix.losses.sampled import SampledNegatives
 from geofix.models.registry import choose_device
@@ -128,8 +128,11 @@ def _epoch(run: Run, stop: Stop, path: Path) -> None:
                 advance(1, run.journal.line(outcome, speed))
                 stop.asked = run.team.any(stop.asked)
                 stop.check()
-            except BaseException:
-                # Every step is whole here, so whatever wants the run to end may have it, and go on later.
+            except BaseException as error:
+                # Every step is whole here, so whatever wants the run to end may have it, and go on later;
+                # unless somebody else has gone on with it already, whose checkpoint must stay.
+                if getattr(error, "leaves_nothing", False):
+                    raise
                 write_checkpoint(path, state, config, run.snapshot.sha256)
                 raise
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
@@ -168,7 +171,7 @@ def _batches(run: Run) -> Iterator[Batch]:
     # A process that Celery forked may have no children of its own.
     workers = 0 if current_process().daemon else config.workers
     loader = DataLoader(
-        pairs,
+        _Guarded(pairs),
         batch_size=None,
         sampler=range(clock.place, len(plan)),
         num_workers=workers,
@@ -176,7 +179,26 @@ def _batches(run: Run) -> Iterator[Batch]:
         pin_memory=run.state.device.type == "cuda",
         worker_init_fn=_begin_worker,
     )
-    yield from loader
+    for found in loader:
+        if isinstance(found, GeofixError):
+            raise found
+        yield found
+
+
+class _Guarded(Dataset[Batch | GeofixError]):
+    """Hands errors over as they are: DataLoader would bury them in the text of a traceback."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, step: int) -> Batch | GeofixError:
+        try:
+            return self._pairs[step]
+        except GeofixError as error:
+            return error
 
 
 def _begin_worker(_: int) -> None:

@@ -150,11 +150,11 @@ def _pair(
 
 
 def _aerial(state: State, batch: Batch, seen: Tensor, team: Team) -> Tensor | None:
-    """(B, D) vectors of the tiles, zeros where one shows nothing; None where none of the batch does."""
+    """(B, D) vectors of the tiles, zeros where one shows nothing; None where fewer than two do."""
     network = state.networks["aerial"]
     if bool(seen.all()) or team.size > 1:  # every rank must take part in every backward pass
         return network(batch.aerial)  # type: ignore[no-any-return]
-    if not bool(seen.any()):
+    if int(seen.sum()) < 2:  # batch norm needs two
         return None
     # Blank tiles would move the batch norm's statistics.
     rows = torch.nonzero(seen)[:, 0].to(state.device)

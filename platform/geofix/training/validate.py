@@ -83,6 +83,9 @@ def validate(state: State, chosen: Validation, prototypes: NDArray[np.float32] |
     """
     state.eval()
     numbers, queries = embed_pictures(state.networks["ground"], chosen.queries)
+    if not len(numbers):
+        _log.warning("no photo of split val can be read", first=chosen.photos.uri[0])
+        return {}
     photos = chosen.photos.take(numbers)
     found: dict[str, float] = {}
     table = state.table
@@ -119,6 +122,8 @@ def _both(
     seen: NDArray[np.float32],
 ) -> dict[str, float]:
     """Prototypes copied to the tiles' cells, plus the tiles, weighed by the fit."""
+    if int(s2.level(ids[:1])[0]) < table.level:
+        return {}  # codes at the tiles' level cannot take up finer prototypes
     rows = table.rows_of(s2.parent(ids, table.level))
     known = rows >= 0
     similar = np.zeros_like(seen)
@@ -135,6 +140,8 @@ def _both(
 
 
 def _recall(name: str, photos: TrainingPhotos, answers: NDArray[np.int64]) -> dict[str, float]:
+    if not len(answers):
+        return {}
     lon, lat = s2.center(answers)
     error = great_circle_m(photos.lon, photos.lat, lon, lat)
     return {f"{name}.{radius}": float(100.0 * (error <= radius).mean()) for radius in RADII_M}

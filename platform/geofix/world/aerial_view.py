@@ -132,7 +132,7 @@ def _hedges(canvas: Canvas, boxes: Boxes, flight: Flight) -> None:
         lx, ly = dx * ux + dy * uy, dy * ux - dx * uy
         soft = 1 / canvas.step_m
         alpha = np.clip((3.4 - np.abs(lx)) * soft + 0.5, 0, 1) * np.clip(
-            (0.7 - np.abs(ly)) * soft + 0.5, 0, 1
+            (0.95 - np.abs(ly)) * soft + 0.5, 0, 1
         )
         _blend(canvas, part, np.broadcast_to(boxes.wall[i], (*alpha.shape, 3)), 0.9 * alpha)
 

@@ -15,6 +15,7 @@ from geofix.world.styles import Districts
 LAND_STEP_M = 2.5
 CHANGED = 0.10
 SEA, SAND, FOREST, PLOTS = 0, 1, 2, 3
+PLAIN = [0.38, 0.45, 0.26]
 GREEN, BARE, WATER, BEACH = 0, 1, 2, 3
 
 
@@ -92,20 +93,21 @@ def make_land(
     cover = np.full(lut.shape[1], GREEN, dtype=np.int8)
     cover[SEA], cover[SAND], cover[FOREST] = WATER, BEACH, BARE
     if not shared:
-        lut[:, PLOTS:], stripe[:, 2] = (0.38, 0.45, 0.26), 0
+        lut[:, PLOTS:], stripe[:, 2] = rgb_of(PLAIN), 0
     return label, lut, stripe, cover
 
 
 def _plot_colours(rng: np.random.Generator, centre: F64, districts: Districts) -> F32:
-    """Lawns for the most part; some gravel, some kitchen garden, a tenth changed at the second date."""
+    """Lawns, yards of the local stone and some kitchen garden; a tenth changed at the second date."""
     n = len(centre)
     of = districts.at(*(centre + rng.normal(0, 35, centre.shape)).T)
     out = np.empty((2, n, 3), dtype=np.float32)
-    kind = rng.choice(3, (2, n), p=[0.78, 0.12, 0.10])
+    draw, share = rng.random((2, n)), districts.bed_share[of]
+    kind = np.where(draw < 0.9 * share, 1, np.where(draw < 0.92, 0, 2))
     kind[1] = np.where(rng.random(n) < CHANGED, kind[1], kind[0])
     jitter = rng.normal(1, 0.08, (n, 1)) + rng.normal(0, 0.04, (n, 3))
-    lawn = 0.8 * districts.lawn[of] + 0.2 * rgb_of([0.38, 0.45, 0.26])
-    choices = np.stack([lawn, 0.8 * districts.paving[of] + 0.08, np.full_like(lawn, (0.36, 0.31, 0.2))])
+    lawn = districts.lawn[of]
+    choices = np.stack([lawn, districts.bed[of], np.full_like(lawn, (0.36, 0.31, 0.2))])
     for epoch in (0, 1):
         out[epoch] = np.clip(choices[kind[epoch], np.arange(n)] * jitter, 0, 1)
     return out
@@ -114,7 +116,7 @@ def _plot_colours(rng: np.random.Generator, centre: F64, districts: Districts) -
 def _crop_colours(rng: np.random.Generator, centre: F64, districts: Districts) -> F32:
     n = len(centre)
     of = districts.at(*(centre + rng.normal(0, 40, centre.shape)).T)
-    crop = rng.integers(0, 4, (2, n))
+    crop = rng.integers(0, 2, (2, n))
     crop[1] = np.where(rng.random(n) < CHANGED, crop[1], crop[0])
     jitter = rng.normal(1, 0.06, (n, 1)) + rng.normal(0, 0.03, (n, 3))
     return np.stack([np.clip(districts.crops[of, crop[e]] * jitter, 0, 1) for e in (0, 1)]).astype(np.float32)

@@ -27,6 +27,9 @@ def wall_colour(boxes: Boxes, row: I32, s: F32, z: F32, half: F32, light: F32, n
     rgb = boxes.wall[row].copy()
     key, style = boxes.key[row], boxes.window[row]
     rgb *= (1 + 0.07 * grain(noise_tile(0.4, 3), s * 4 + 97 * key, z * 9))[:, None]
+    hung = z > boxes.eave[row] - boxes.hung[row]
+    courses = np.where((z[hung] * 2.1) % 1.0 < 0.3, 0.86, 1.0).astype(np.float32)
+    rgb[hung] = boxes.roof[row[hung]] * courses[:, None]
     period, share, sill, head, frame = WINDOWS[style].T
     phase = np.abs((s / period + key) % 1.0 - 0.5)
     floor = z % 3.0
@@ -80,9 +83,9 @@ def foliage_rgb(sprites: Sprites, row: I32, season: Season) -> F32:
     leafy = sprites.material[row] == t.LEAF
     turned = np.clip(season.autumn * 1.5 - 0.5 * key, 0, 1) * leafy
     gold = rgb_of([0.72, 0.45, 0.13]) + (key[:, None] - 0.5) * rgb_of([0.2, -0.35, 0.05])
-    rgb += (gold - rgb) * (0.8 * turned)[:, None]
+    rgb += (gold - rgb) * (0.6 * turned)[:, None]
     bare = season.winter * leafy
-    rgb += (rgb_of([0.34, 0.29, 0.24]) - rgb) * (0.85 * bare)[:, None]
+    rgb += (rgb_of([0.34, 0.29, 0.24]) - rgb) * (0.65 * bare)[:, None]
     return np.asarray(rgb + (rgb_of([0.85, 0.87, 0.9]) - rgb) * 0.4 * season.snow, np.float32)
 
 

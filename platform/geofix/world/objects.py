@@ -97,13 +97,14 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
     roof = d.roofs[of, rng.integers(0, 2, n)] * rng.normal(1, 0.10, (n, 1)) + rng.normal(0, 0.025, (n, 3))
     own = rng.random(n) < 0.12
     wall[own] = rng.uniform(0.35, 0.9, (int(own.sum()), 3))
-    rise = np.where(flat, 0.0, np.where(across, hx, hy) * rng.uniform(0.55, 0.95, n))
-    roof = np.where(flat[:, None], 0.5 * roof + 0.28, roof)
+    rise = np.where(flat, 0.0, np.where(across, hx, hy) * rng.uniform(0.75, 1.2, n))
+    roof = np.where(flat[:, None], 0.75 * roof + 0.12, roof)
     shop = (rng.random(n) < np.clip(built - 0.1, 0, 0.65)) & (floors > 1)
     if not ground_only:
         wall, shop = np.full_like(wall, 0.66), np.zeros(n, dtype=bool)
     if not shared:
         roof, rise = np.full_like(roof, 0.45), 0 * rise
+    eave = floors * 3.0 + rng.uniform(0.2, 0.8, n)
     window = np.where(rng.random(n) < 0.75, d.window[of], rng.integers(0, 8, n))
     return Boxes.make(
         n,
@@ -113,11 +114,12 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
         uy=ridge_y,
         hx=np.where(across, hy, hx),
         hy=np.where(across, hx, hy),
-        eave=floors * 3.0 + rng.uniform(0.2, 0.8, n),
+        eave=eave,
         rise=rise,
         material=np.full(n, t.BUILDING),
         wall=np.clip(wall, 0.03, 1),
         roof=np.clip(roof, 0.03, 1),
+        hung=np.minimum(d.hung_m[of], 0.55 * eave) * shared,
         trim=d.trim[of],
         shop=d.shop[of, rng.integers(0, 2, n)] * rng.normal(1, 0.08, (n, 1)),
         has_shop=shop,
@@ -166,9 +168,7 @@ def make_fences(rng: np.random.Generator, site: Site, *, ground_only: bool, shar
     keep &= site.surface.clearance(fx, fy) > 0.25
     n, of, kind = int(keep.sum()), of[keep], kind[keep]
     material = np.select([kind == 1, kind == 4], [t.HEDGE, t.WALL], t.FENCE)
-    rgb = np.where((kind == 1)[:, None], d.foliage[of, 0] * 0.85, d.fence_rgb[of]) * rng.normal(
-        1, 0.07, (n, 1)
-    )
+    rgb = np.where((kind == 1)[:, None], d.hedge[of], d.fence_rgb[of]) * rng.normal(1, 0.07, (n, 1))
     height = np.select([kind == 1, kind == 2, kind == 3], [1.5, 1.05, 1.7], 1.2) * rng.uniform(0.85, 1.2, n)
     return Boxes.make(
         n,
@@ -177,7 +177,7 @@ def make_fences(rng: np.random.Generator, site: Site, *, ground_only: bool, shar
         ux=ux[keep],
         uy=uy[keep],
         hx=np.full(n, 3.4),
-        hy=np.where(kind == 1, 0.55, 0.08),
+        hy=np.where(kind == 1, 0.8, 0.08),
         eave=height,
         material=material,
         wall=rgb,

@@ -203,7 +203,9 @@ def _sequence(
     along = float(np.hypot(*(begin - walker.lines[edge, 0])))
     length, step = int(np.clip(rng.lognormal(2.55, 0.5), 4, 40)), rng.uniform(6, 16)
     device, on_foot = int(rng.integers(len(CAMERAS))), rng.random() < 0.4
-    height = rng.uniform(1.5, 1.75) if on_foot else rng.uniform(2.1, 2.7)
+    height = rng.uniform(1.4, 1.8) if on_foot else rng.uniform(1.3, 2.9)
+    side = rng.choice([-1.0, 1.0]) if on_foot else (-1.0 if want.site.style.drives_left else 1.0)
+    lane = (side, 0.8 * side) if on_foot else (side * rng.uniform(0.1, 0.8), 0.0)
     hour = rng.uniform(8.2, 17.5)
     when = FIRST_DAY + dt.timedelta(days=int(rng.integers(DAYS)), hours=hour, seconds=int(rng.integers(60)))
     position: tuple[int, float, int] | None = (edge, along, way)
@@ -217,9 +219,7 @@ def _sequence(
         if remaining[cell] > 0:
             remaining[cell] -= 1
             drafts.append(
-                _draft(
-                    rng, want, sequence, len(drafts), point, unit * way, edge, height, device, when, on_foot
-                )
+                _draft(rng, want, sequence, len(drafts), point, unit * way, edge, height, device, when, lane)
             )
             misses = 0
         else:
@@ -232,25 +232,24 @@ def _sequence(
         cell = int(want.cell[start])
         remaining[cell] -= 1
         point, unit = walker.place(int(want.station["edge"][start]), along)
-        drafts.append(_draft(rng, want, sequence, 0, begin, unit, edge, height, device, when, on_foot))
+        drafts.append(_draft(rng, want, sequence, 0, begin, unit, edge, height, device, when, lane))
     return drafts
 
 
 def _draft(
     rng: np.random.Generator, want: Demand, sequence: int, number: int, point: F64, unit: F64, edge: int,
-    height: float, device: int, when: dt.datetime, on_foot: bool,
+    height: float, device: int, when: dt.datetime, lane: tuple[float, float],
 ) -> _Draft:  # fmt: skip
     along = np.degrees(np.arctan2(unit[0], unit[1]))
     if rng.random() < 0.7:
-        azimuth = along + (180 if rng.random() < 0.25 else 0) + rng.normal(0, 5)
+        azimuth = along + (180 if rng.random() < 0.25 else 0) + rng.normal(0, 8)
     else:
         azimuth = rng.uniform(0, 360)
     half = float(want.site.roads.half_width[edge])
-    right = -1.0 if want.site.style.drives_left else 1.0
-    lateral = right * (half + 0.8 if on_foot else 0.45 * half)
+    lateral = lane[0] * half + lane[1]
     return _Draft(
         sequence, number, point, unit, edge, float(azimuth % 360), lateral, height, device, when,
-        float(0.5 + np.clip(rng.normal(0, 0.03), -0.08, 0.08)), rng.standard_normal(4),
+        float(0.5 + np.clip(rng.normal(0, 0.055), -0.13, 0.13)), rng.standard_normal(4),
     )  # fmt: skip
 
 

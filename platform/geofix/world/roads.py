@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from geofix.world.noise import F64, I32, Field
+from geofix.world.styles import Districts
 
 Distance = Callable[[F64, F64], F64]
 TRACK, STREET, MAIN = 0, 1, 2
-HALF_WIDTH_M = (1.9, 2.9, 4.1)
+HALF_WIDTH_M = (2.2, 3.4, 4.8)
 SUBDIVISION = 5
 
 
@@ -20,7 +21,8 @@ class Roads:
     """Road network in local metres.
 
     `nodes` is (N, 2); `ends` (E, 2) node indices; `lines` (E, SUBDIVISION + 1, 2) points along each edge;
-    `kind`, `half_width`, `paved` (pavement width, 0 without) one value per edge.
+    `kind`, `half_width`, `paved` (pavement width, 0 without), `street` (a number that all edges of one street
+    share) one value per edge.
     """
 
     nodes: F64
@@ -29,6 +31,7 @@ class Roads:
     kind: I32
     half_width: F64
     paved: F64
+    street: I32
 
     def degree(self) -> I32:
         """Number of edges at each node."""
@@ -66,7 +69,9 @@ def make_town(rng: np.random.Generator, kind: str, half_m: float) -> Town:
     )
 
 
-def make_roads(rng: np.random.Generator, town: Town, coast_m: Distance, half_m: float) -> Roads:
+def make_roads(
+    rng: np.random.Generator, town: Town, coast_m: Distance, districts: Districts, half_m: float
+) -> Roads:
     """Roads over the square of half side `half_m`; `coast_m` gives metres to the sea, negative in it."""
     gap = rng.uniform(72, 98)
     turn = rng.uniform(0, np.pi / 2)
@@ -88,7 +93,7 @@ def make_roads(rng: np.random.Generator, town: Town, coast_m: Distance, half_m: 
     gi, gj = (g.ravel() for g in np.meshgrid(ticks, ticks, indexing="ij"))
     node_id = np.arange(len(gi)).reshape(len(ticks), len(ticks))
     steps = np.linspace(0, 1, SUBDIVISION + 1)
-    lines, ends, kinds = [], [], []
+    lines, ends, kinds, streets = [], [], [], []
     for along_i in (True, False):
         a = (node_id[:-1] if along_i else node_id[:, :-1]).ravel()
         b = (node_id[1:] if along_i else node_id[:, 1:]).ravel()
@@ -106,10 +111,14 @@ def make_roads(rng: np.random.Generator, town: Town, coast_m: Distance, half_m: 
         lines.append(line)
         ends.append(np.c_[a, b])
         kinds.append(kind)
+        streets.append(2 * (row.astype(int) + count) + int(along_i))
     line, end, kind = np.concatenate(lines), np.concatenate(ends), np.concatenate(kinds)
     dry = coast_m(line[..., 0], line[..., 1]).min(axis=1) > 16.0
     keep = (kind >= 0) & (np.abs(line).max(axis=(1, 2)) < half_m) & dry
     line, end, kind = line[keep], end[keep], kind[keep]
+    street = np.concatenate(streets)[keep]
     mid = line[:, SUBDIVISION // 2]
-    paved = np.where((kind > TRACK) & (town(mid[:, 0], mid[:, 1]) > 0.2), 1.9, 0.0)
-    return Roads(place(gi, gj), end, line, kind, np.asarray(HALF_WIDTH_M)[kind], paved)
+    paved = np.where(
+        (kind > TRACK) & (town(mid[:, 0], mid[:, 1]) > 0.2), districts.strip_m[districts.at(*mid.T)], 0.0
+    )
+    return Roads(place(gi, gj), end, line, kind, np.asarray(HALF_WIDTH_M)[kind], paved, street)

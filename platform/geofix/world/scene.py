@@ -57,7 +57,7 @@ def build_layout(continent: Continent, patch: Patch, seed: int) -> Layout:
     coast = make_coast(rng_for(seed, 4, patch.index), land, half, COAST_STEP_M)
     town = make_town(rng, patch.kind, patch.half_extent)
     districts = make_districts(rng, patch.country, half)
-    roads = make_roads(rng, town, coast, half)
+    roads = make_roads(rng, town, coast, districts, half)
     return Layout(roads, town, coast, districts, style, half)
 
 
@@ -65,7 +65,7 @@ def build_site(continent: Continent, patch: Patch, seed: int, without: Without) 
     """A patch's layout with roads and land cover drawn."""
     at = build_layout(continent, patch, seed)
     rng, shared = rng_for(seed, 15, patch.index), not without.shared
-    surface = make_surface(rng, at.half_m, at.roads, at.town, at.coast, at.districts, at.style, shared=shared)
+    surface = make_surface(rng, at.half_m, at.roads, at.town, at.coast, at.districts, shared=shared)
     return Site(at.roads, at.town, at.coast, at.districts, at.style, at.half_m, surface)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geofix.world.noise import F32, F64, I32
+from geofix.world.noise import F32, F64, I32, Mask
+from geofix.world.palettes import HERBS, LANES, LAWN, LEAVES, PAVING, ROOFS, SURFACES, Hsv
 
-SPACING_M = 360.0
-Hsv = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+SPACING_M = 300.0
 SPECIES = ("broadleaf", "conifer", "poplar", "bush")
 
 
@@ -95,6 +95,20 @@ def _draw(rng: np.random.Generator, ranges: Hsv) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(h % 1.0, s, v)
 
 
+def _either(rng: np.random.Generator, chance: float, common: tuple[Hsv, ...], own: tuple[Hsv, ...]) -> Hsv:
+    """Ranges out of what all countries share with a `chance`, else out of the country's own."""
+    return _pick(rng, common if rng.random() < chance else own)
+
+
+def _near(rng: np.random.Generator, rgb: tuple[float, float, float], spread: float) -> tuple[float, ...]:
+    """The same stuff a little lighter or darker."""
+    return tuple(float(np.clip(v, 0.02, 0.98)) for v in np.asarray(rgb) * rng.normal(1, spread))
+
+
+def _pick(rng: np.random.Generator, ranges: tuple[Hsv, ...]) -> Hsv:
+    return ranges[int(rng.integers(len(ranges)))]
+
+
 def _family(rng: np.random.Generator, ranges: Hsv, count: int) -> list[tuple[float, float, float]]:
     """Colours of about one hue, as the builders of one neighbourhood liked it."""
     h, s, v = (float(rng.uniform(lo, hi)) for lo, hi in ranges)
@@ -128,9 +142,19 @@ class Districts:
     garden: F64
     species: F64
     foliage: F32
+    hedge: F32
     asphalt: F32
     paving: F32
+    lane: F32
+    has_lane: Mask
+    marking: F32
+    marked: Mask
+    verge: F32
+    strip_m: F64
+    hung_m: F64
     lawn: F32
+    bed: F32
+    bed_share: F64
     crops: F32
 
     def at(self, x: F64, y: F64) -> I32:
@@ -152,28 +176,37 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
     n = len(gx)
     jitter = rng.uniform(-0.38, 0.38, (2, n)) * SPACING_M
     rows: dict[str, list[object]] = {k: [] for k in ("facades", "roofs", "trim", "shop", "sign", "fence_rgb")}
-    ground: dict[str, list[object]] = {k: [] for k in ("foliage", "asphalt", "paving", "lawn", "crops")}
+    ground: dict[str, list[object]] = {
+        k: []
+        for k in (
+            "foliage", "hedge", "asphalt", "paving", "lane", "marking", "verge", "lawn", "bed", "crops",
+        )
+    }  # fmt: skip
     anywhere: Hsv = ((0.0, 1.0), (0.25, 0.55), (0.6, 0.92))
     vivid: Hsv = ((0.0, 1.0), (0.5, 0.9), (0.45, 0.85))
     for _ in range(n):
         rows["facades"].append(_family(rng, anywhere if rng.random() < 0.45 else style.facades[0], 3))
-        roof = (
-            STYLES[int(rng.integers(3))].roofs[0]
-            if rng.random() < 0.2
-            else style.roofs[int(rng.random() < 0.35)]
-        )
-        rows["roofs"].append([_draw(rng, roof), _draw(rng, roof)])
+        rows["roofs"].append(_family(rng, _either(rng, 0.7, ROOFS, style.roofs), 2))
         rows["trim"].append(_draw(rng, vivid) if rng.random() < 0.7 else (0.9, 0.9, 0.88))
         rows["shop"].append(_family(rng, vivid, 2))
         rows["sign"].append(
             [_draw(rng, vivid), (0.93, 0.93, 0.9) if rng.random() < 0.6 else (0.1, 0.1, 0.12)]
         )
         rows["fence_rgb"].append(_draw(rng, ((0.0, 1.0), (0.1, 0.45), (0.3, 0.85))))
-        ground["foliage"].append([_draw(rng, style.foliage), _draw(rng, style.foliage)])
-        ground["asphalt"].append(_draw(rng, style.asphalt))
-        ground["paving"].append(_draw(rng, ((0.0, 0.14), (0.02, 0.3), (0.45, 0.75))))
-        ground["lawn"].append(_draw(rng, ((0.19, 0.31), (0.3, 0.6), (0.35, 0.58))))
-        ground["crops"].append([_draw(rng, style.crops[int(rng.integers(3))]) for _ in range(4)])
+        ground["foliage"].append(
+            [_draw(rng, _either(rng, 0.6, LEAVES, (style.foliage,))), _draw(rng, style.foliage)]
+        )
+        ground["hedge"].append(_draw(rng, _either(rng, 0.6, LEAVES, (style.foliage,))))
+        stone = _draw(rng, _either(rng, 0.8, SURFACES, (style.asphalt,)))
+        plant = _draw(rng, _either(rng, 0.65, HERBS, (LAWN,)))
+        ground["asphalt"].append([_near(rng, stone, 0.12), _near(rng, stone, 0.12)])
+        ground["paving"].append([_draw(rng, _either(rng, 0.85, SURFACES, (PAVING,))) for _ in range(2)])
+        ground["lane"].append(_draw(rng, _pick(rng, LANES)))
+        ground["marking"].append(style.marking if rng.random() < 0.6 else _draw(rng, _pick(rng, LANES)))
+        ground["verge"].append(_near(rng, plant, 0.06))
+        ground["lawn"].append(_near(rng, plant, 0.06))
+        ground["bed"].append(_near(rng, stone, 0.08))
+        ground["crops"].append([plant, _draw(rng, _either(rng, 0.6, HERBS, style.crops))])
     colours = {k: np.asarray(v, dtype=np.float32) for k, v in {**rows, **ground}.items()}
     species = np.asarray([rng.dirichlet(6 * np.asarray(style.species) + 0.15) for _ in range(n)])
     return Districts(
@@ -185,9 +218,14 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
         setback_m=rng.choice([0.8, 3.0, 6.0, 10.0], n, p=[0.25, 0.3, 0.3, 0.15]),
         plot_m=rng.uniform(13, 24, n),
         window=rng.integers(0, 8, n).astype(np.int32),
-        fence=rng.choice(5, n, p=[0.1, 0.21, 0.23, 0.23, 0.23]).astype(np.int32),
+        fence=rng.choice(5, n, p=[0.1, 0.45, 0.15, 0.15, 0.15]).astype(np.int32),
         tree_lined=rng.choice([0.0, 0.35, 0.9], n, p=[0.4, 0.3, 0.3]),
         garden=rng.uniform(0.2, 1.0, n),
+        has_lane=rng.random(n) < 0.5,
+        marked=rng.random(n) < 0.5,
+        strip_m=rng.uniform(1.5, 4.2, n),
+        hung_m=rng.choice([0.0, 1.4, 2.4], n, p=[0.4, 0.3, 0.3]),
+        bed_share=rng.choice([0.15, 0.4, 0.65], n),
         species=species,
         **colours,
     )

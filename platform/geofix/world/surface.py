@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from geofix.world.land import GREEN, LAND_STEP_M, WATER, Coast, make_land
+from geofix.world.land import GREEN, LAND_STEP_M, PLAIN, WATER, Coast, make_land
 from geofix.world.noise import F32, F64, I32, Mask, grain, noise_tile, rgb_of
-from geofix.world.roads import MAIN, Roads, Town
-from geofix.world.styles import Country, Districts
+from geofix.world.roads import MAIN, TRACK, Roads, Town
+from geofix.world.styles import Districts
 
 STEP_M = 1.0
 REACH_M = 15.0
@@ -38,9 +38,11 @@ class Surface:
     road_half: F32
     road_paved: F32
     road_marked: Mask
+    road_laned: Mask
     road_rgb: F32
-    paving_rgb: F32
+    strip_rgb: F32
     marking_rgb: F32
+    lane_rgb: F32
     height: list[F32]
 
     def index(self, x: F32, y: F32, step_m: float, n: int) -> I32:
@@ -99,7 +101,6 @@ def make_surface(
     town: Town,
     coast: Coast,
     districts: Districts,
-    style: Country,
     *,
     shared: bool,
 ) -> Surface:
@@ -108,16 +109,18 @@ def make_surface(
     mid = roads.lines[:, roads.lines.shape[1] // 2]
     district = districts.at(mid[:, 0], mid[:, 1])
     jitter = rng.normal(1, 0.06, (len(district), 1))
+    which = rng.integers(0, 2, (2, roads.street.max() + 1 if len(roads.street) else 0))[:, roads.street]
     asphalt = np.where(
-        (roads.kind > 0)[:, None],
-        districts.asphalt[district],
-        districts.lawn[district] * 0.3 + (0.33, 0.27, 0.2),
+        (roads.kind > TRACK)[:, None],
+        districts.asphalt[district, which[0]],
+        districts.verge[district] * 0.3 + (0.33, 0.27, 0.2),
     )
-    paving = districts.paving[district]
+    in_town = roads.paved > 0
+    strip = np.where(in_town[:, None], districts.paving[district, which[1]], districts.verge[district])
     if not shared:
-        asphalt, paving, jitter = (
+        asphalt, strip, jitter = (
             np.full_like(asphalt, 0.42),
-            np.full_like(paving, 0.55),
+            np.where(in_town[:, None], 0.55, rgb_of(PLAIN)),
             np.ones_like(jitter),
         )
     land, lut, stripe, cover = make_land(rng, half_m, town, coast, districts, shared=shared)
@@ -132,11 +135,13 @@ def make_surface(
         stripe=stripe,
         cover=cover,
         road_half=roads.half_width.astype(np.float32),
-        road_paved=roads.paved.astype(np.float32),
-        road_marked=(roads.kind == MAIN) & shared,
+        road_paved=np.where(in_town, roads.paved, 0.8 * districts.strip_m[district]).astype(np.float32),
+        road_marked=((roads.kind == MAIN) | (districts.marked[district] & (roads.kind > TRACK))) & shared,
+        road_laned=districts.has_lane[district] & (roads.kind > TRACK) & shared,
         road_rgb=(asphalt * jitter).astype(np.float32),
-        paving_rgb=paving.astype(np.float32),
-        marking_rgb=np.asarray(style.marking, np.float32),
+        strip_rgb=strip.astype(np.float32),
+        marking_rgb=districts.marking[district].astype(np.float32),
+        lane_rgb=districts.lane[district].astype(np.float32),
         height=[],
     )
 
@@ -154,8 +159,8 @@ class Season:
 def green_in(rgb: F32, season: Season) -> F32:
     """Colours of grass and crops in a season."""
     dull = rgb.mean(axis=-1, keepdims=True)
-    out = rgb + (dull * rgb_of([1.05, 0.95, 0.65]) - rgb) * 0.55 * season.winter
-    out = out + (rgb_of([0.72, 0.62, 0.36]) - out) * 0.4 * season.dry
+    out = rgb + (dull * rgb_of([1.05, 0.95, 0.65]) - rgb) * 0.4 * season.winter
+    out = out + (rgb_of([0.72, 0.62, 0.36]) - out) * 0.25 * season.dry
     return np.asarray(out, dtype=np.float32)
 
 
@@ -182,15 +187,17 @@ def ground_colour(s: Surface, x: F32, y: F32, blur: F32, season: Season, epoch: 
         gap = np.abs(o) - s.road_half[e]
         soft = np.maximum(blur[on], 0.12)
         tarmac = s.road_rgb[e] * (1 + 0.07 * g_fine[on] + 0.06 * g_coarse[on])[:, None]
+        lane = np.clip(0.5 - np.abs(gap + 1.1) / soft + 0.85 / soft, 0, 1) * s.road_laned[e]
+        tarmac += (s.lane_rgb[e] - tarmac) * (0.85 * lane)[:, None]
         marked = s.road_marked[e] & ~s.junction.ravel()[at[on]]
         dash = (np.abs(o) < 0.11 + 0.3 * soft) & (s.along.ravel()[at[on]] % 8.0 < 4.2)
         edge = np.abs(gap + 0.45) < 0.09 + 0.2 * soft
         line = marked & (dash | edge)
         fade = np.minimum(1, 0.3 / soft[line])[:, None] * 0.9
-        tarmac[line] += (s.marking_rgb - tarmac[line]) * fade
+        tarmac[line] += (s.marking_rgb[e[line]] - tarmac[line]) * fade
         paved = s.road_paved[e]
         kerb = np.where(gap < 0.18, 1.12, 1.0) + 0.05 * g_fine[on]
-        walk = s.paving_rgb[e] * kerb[:, None]
+        walk = s.strip_rgb[e] * kerb[:, None]
         side = rgb[on]
         edge_mix = np.clip((paved - gap) / soft + 0.5, 0, 1) * (paved > 0)
         side += (walk - side) * edge_mix[:, None]

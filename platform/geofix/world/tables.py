@@ -36,7 +36,8 @@ class Boxes(Table):
     """Oriented boxes: buildings with gabled or flat roofs, hedges, fences, walls, cars.
 
     `x`, `y` centre in local metres; `ux`, `uy` unit vector of the ridge; `hx`, `hy` half lengths;
-    `base`, `eave` lower and upper edge of the walls; `rise` of the ridge above the eave; `alive` per epoch.
+    `base`, `eave` lower and upper edge of the walls; `rise` of the ridge above the eave; `hung` how far
+    the roof's cladding hangs down the walls; `alive` per epoch.
     """
 
     x: F32
@@ -51,6 +52,7 @@ class Boxes(Table):
     material: I32
     wall: F32
     roof: F32
+    hung: F32
     trim: F32
     shop: F32
     has_shop: Mask
@@ -64,8 +66,8 @@ class Boxes(Table):
         """Boxes with defaults for the columns not given."""
         zeros, colour = np.zeros(n), np.full((n, 3), 0.5)
         defaults: dict[str, Any] = {
-            "base": zeros, "rise": zeros, "material": zeros, "wall": colour, "roof": colour, "trim": colour,
-            "shop": colour, "has_shop": zeros, "window": zeros, "code": zeros, "key": zeros,
+            "base": zeros, "rise": zeros, "hung": zeros, "material": zeros, "wall": colour, "roof": colour,
+            "trim": colour, "shop": colour, "has_shop": zeros, "window": zeros, "code": zeros, "key": zeros,
             "alive": np.ones((n, 2)),
         }  # fmt: skip
         return cls(**_typed(cls, {**defaults, **columns}))

@@ -34,7 +34,11 @@ def make_trees(rng: np.random.Generator, site: Site, buildings: Boxes) -> Sprite
     size = scale * rng.lognormal(0, 0.2, n)
     height = HEIGHT_M[species] * size
     radius = RADIUS_M[species] * size * rng.uniform(0.85, 1.15, n)
-    rgb = site.districts.foliage[of, rng.integers(0, 2, n)] * TINT[species] * rng.normal(1, 0.13, (n, 1))
+    rgb = (
+        site.districts.foliage[of, (rng.random(n) < 0.3).astype(int)]
+        * TINT[species]
+        * rng.normal(1, 0.13, (n, 1))
+    )
     purple = rng.random(n) < 0.02
     rgb[purple] = (0.36, 0.16, 0.2)
     alive, key = change(rng, n), rng.random(n)

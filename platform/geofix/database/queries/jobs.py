@@ -17,13 +17,13 @@ from psycopg.rows import class_row, dict_row
 from geofix.database.engine import Connection
 
 TERMINAL = ("succeeded", "failed", "cancelled", "parked")
-CONTAINER = "pipeline"  # a row that is never claimed: its state follows from its children's
 
 COLUMNS = """
 j.job_id, j.kind, j.queue, j.state, j.specification, j.specification_version, j.idempotency_key, j.parent_job_id,
 j.depends_on, j.progress_done, j.progress_total, j.progress_unit, j.progress_message, j.attempts, j.max_attempts,
-j.lease_owner, j.lease_expires_at, j.fencing_token, j.cancel_requested, j.submitted_by, j.submitted_at,
-j.published_at, j.started_at, j.finished_at, j.result, j.error
+j.lease_owner, j.lease_expires_at, j.fencing_token, j.cancel_requested, j.pause_requested, j.not_before,
+j.claimed_at, j.is_container, j.chunk, j.size, j.submitted_by, j.submitted_at, j.published_at, j.started_at,
+j.finished_at, j.result, j.error
 """
 READY = """
 NOT EXISTS (SELECT 1 FROM unnest(j.depends_on) AS d (job_id) LEFT JOIN geofix.job p USING (job_id)
@@ -31,10 +31,10 @@ NOT EXISTS (SELECT 1 FROM unnest(j.depends_on) AS d (job_id) LEFT JOIN geofix.jo
 """
 INSERT = """
 INSERT INTO geofix.job (job_id, kind, queue, specification, specification_version, idempotency_key, parent_job_id,
-                        depends_on, max_attempts, progress_total, progress_unit, result)
+                        depends_on, max_attempts, progress_total, progress_unit, result, is_container, chunk, size)
 VALUES (coalesce(%(job_id)s, gen_random_uuid()), %(kind)s, %(queue)s, %(specification)s::jsonb,
         %(specification_version)s, %(idempotency_key)s, %(parent_job_id)s, %(depends_on)s, %(max_attempts)s,
-        %(progress_total)s, %(progress_unit)s, %(result)s::jsonb)
+        %(progress_total)s, %(progress_unit)s, %(result)s::jsonb, %(is_container)s, %(chunk)s, %(size)s)
 ON CONFLICT (idempotency_key) DO NOTHING RETURNING job_id
 """
 FIND = f"SELECT {COLUMNS} FROM geofix.job j WHERE j.job_id = %(job_id)s"
@@ -57,132 +57,37 @@ WHERE job_id = %(job_id)s AND job_event_id > %(after)s ORDER BY job_event_id
 CLAIM = f"""
 UPDATE geofix.job j SET state = 'running', attempts = j.attempts + 1, fencing_token = j.fencing_token + 1,
     lease_owner = %(owner)s, lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s),
-    started_at = coalesce(j.started_at, clock_timestamp()), error = NULL,
-    progress_done = 0, progress_total = NULL, progress_message = ''
+    started_at = coalesce(j.started_at, clock_timestamp()), claimed_at = clock_timestamp(), error = NULL,
+    not_before = NULL, progress_done = 0, progress_total = NULL, progress_message = ''
 WHERE j.job_id = %(job_id)s AND j.state IN ('queued', 'lost') AND j.attempts < j.max_attempts
-  AND NOT j.cancel_requested AND j.kind <> '{CONTAINER}' AND {READY}
+  AND NOT j.cancel_requested AND NOT j.is_container
+  AND (j.not_before IS NULL OR j.not_before <= clock_timestamp()) AND {READY}
 RETURNING {COLUMNS}
 """
 RENEW = """
 UPDATE geofix.job SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s),
     progress_done = %(done)s, progress_total = %(total)s, progress_unit = %(unit)s, progress_message = %(message)s
-WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' RETURNING cancel_requested
+WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' RETURNING cancel_requested, pause_requested
 """
 FENCE = """
 SELECT 1 FROM geofix.job WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' FOR SHARE
 """
+# A job that is tried again waits first, unless its worker gave it back: then it is published at once.
 FINISH = """
 UPDATE geofix.job SET state = %(state)s, result = %(result)s::jsonb, error = %(error)s, lease_owner = NULL,
-    lease_expires_at = NULL, attempts = attempts - %(refund)s,
-    finished_at = CASE WHEN %(state)s <> 'queued' THEN clock_timestamp() END,
-    published_at = CASE WHEN %(state)s = 'queued' AND %(refund)s = 0 THEN clock_timestamp() END,
+    lease_expires_at = NULL, attempts = attempts - %(refund)s, published_at = NULL, pause_requested = false,
+    not_before = clock_timestamp() + make_interval(secs => %(delay_s)s),
+    finished_at = CASE WHEN %(state)s NOT IN ('queued', 'paused') THEN clock_timestamp() END,
     progress_done = CASE WHEN %(state)s = 'succeeded' THEN coalesce(progress_total, progress_done) ELSE progress_done END
 WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' RETURNING job_id
 """
-CANCEL = """
-UPDATE geofix.job SET cancel_requested = true,
-    state = CASE WHEN state = 'running' AND kind <> 'pipeline' THEN state ELSE 'cancelled' END,
-    finished_at = CASE WHEN state = 'running' AND kind <> 'pipeline' THEN NULL ELSE clock_timestamp() END
-WHERE (job_id = %(job_id)s AND kind <> 'pipeline' OR parent_job_id = %(job_id)s)
-  AND state IN ('queued', 'running', 'lost', 'paused') RETURNING job_id, state
+# The claim ends without an outcome: from now on the chunks run, and the row follows them.
+SPLIT = """
+UPDATE geofix.job SET is_container = true, lease_owner = NULL, lease_expires_at = NULL, progress_done = 0,
+    progress_total = %(total)s, progress_unit = %(unit)s, progress_message = %(message)s
+WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' AND NOT cancel_requested
+RETURNING job_id
 """
-# A job that was never begun because one it depends on failed is brought back together with that one.
-RETRY = """
-WITH RECURSIVE chosen AS (
-    SELECT j.job_id, j.kind FROM geofix.job j
-    WHERE j.job_id = %(job_id)s AND j.state IN ('failed', 'cancelled', 'parked', 'lost')
-  UNION
-    SELECT j.job_id, j.kind FROM geofix.job j JOIN chosen c
-      ON (c.kind = 'pipeline' AND j.parent_job_id = c.job_id AND j.state IN ('failed', 'cancelled', 'parked'))
-      OR (j.state = 'failed' AND j.started_at IS NULL AND c.job_id = ANY (j.depends_on))
-)
-UPDATE geofix.job SET state = 'queued', attempts = 0, cancel_requested = false, error = NULL, finished_at = NULL,
-    started_at = NULL, published_at = NULL, lease_owner = NULL, lease_expires_at = NULL, progress_done = 0,
-    progress_message = '', result = CASE WHEN kind = 'pipeline' THEN result END
-WHERE job_id IN (SELECT job_id FROM chosen) RETURNING job_id
-"""
-EXPIRE = """
-UPDATE geofix.job SET state = 'lost' WHERE job_id IN (
-    SELECT job_id FROM geofix.job WHERE state = 'running' AND lease_expires_at < clock_timestamp()
-    ORDER BY job_id FOR UPDATE SKIP LOCKED)
-RETURNING job_id, lease_owner
-"""
-RECOVER = """
-UPDATE geofix.job SET lease_expires_at = NULL, published_at = NULL,
-    state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempts >= max_attempts THEN 'parked' ELSE 'queued' END,
-    finished_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN clock_timestamp() END,
-    error = CASE WHEN attempts >= max_attempts AND NOT cancel_requested THEN
-        format('The worker ended or fell silent in each of %s attempts, last %s, at "%s". Look at that worker''s log and memory; then `geofix jobs retry`.',
-               attempts, coalesce(lease_owner, 'unknown'), progress_message) END
-WHERE job_id IN (SELECT job_id FROM geofix.job WHERE state = 'lost' ORDER BY job_id FOR UPDATE SKIP LOCKED)
-RETURNING job_id, state, coalesce(error, '')
-"""
-# Everything that waits, directly or not, for a job that will not succeed.
-FAIL_DEPENDENTS = """
-WITH RECURSIVE doomed AS (
-    SELECT j.job_id, p.job_id AS cause_id, p.kind AS cause_kind, p.state AS cause_state
-    FROM geofix.job j CROSS JOIN unnest(j.depends_on) AS d (job_id) JOIN geofix.job p ON p.job_id = d.job_id
-    WHERE j.state = 'queued' AND p.state IN ('failed', 'cancelled', 'parked')
-  UNION
-    SELECT j.job_id, d.cause_id, d.cause_kind, d.cause_state
-    FROM geofix.job j JOIN doomed d ON d.job_id = ANY (j.depends_on) WHERE j.state = 'queued'
-), first AS (
-    SELECT DISTINCT ON (job_id) * FROM doomed ORDER BY job_id, cause_id
-)
-UPDATE geofix.job j SET state = 'failed', finished_at = clock_timestamp(),
-    error = format('Not begun: job %s (%s), which it depends on, is %s. Mend that one and `geofix jobs retry %s`.',
-                   f.cause_id, f.cause_kind, f.cause_state, f.cause_id)
-FROM first f WHERE j.job_id = f.job_id AND j.state = 'queued' RETURNING j.job_id, j.error
-"""
-# `published_at` in the past is a message that nobody has taken up: the broker may have lost it.
-DUE = f"""
-SELECT j.job_id, j.queue, j.published_at IS NOT NULL FROM geofix.job j
-WHERE j.state = 'queued' AND j.kind <> '{CONTAINER}' AND {READY}
-  AND (j.published_at IS NULL OR j.published_at < clock_timestamp() - make_interval(secs => %(redeliver_s)s))
-ORDER BY j.published_at NULLS FIRST, j.submitted_at LIMIT 10000
-"""
-FRESH = f"""
-SELECT j.job_id, j.queue FROM geofix.job j
-WHERE j.job_id = ANY (%(ids)s) AND j.state = 'queued' AND j.kind <> '{CONTAINER}' AND {READY}
-ORDER BY j.submitted_at
-"""
-DEPENDENTS = "SELECT job_id FROM geofix.job WHERE state = 'queued' AND depends_on @> ARRAY[%(job_id)s::uuid]"
-PUBLISHED = """
-UPDATE geofix.job SET published_at = clock_timestamp() WHERE job_id = ANY (%(ids)s) AND state = 'queued'
-"""
-NEXT_CHILD = f"""
-SELECT j.job_id FROM geofix.job j WHERE j.parent_job_id = %(parent)s AND j.state IN ('queued', 'lost') AND {READY}
-ORDER BY j.submitted_at, j.job_id LIMIT 1
-"""
-LOCK = "SELECT 1 FROM geofix.job WHERE job_id = %(job_id)s FOR UPDATE"
-# The row is locked first, so that of two children that end together the later one sees both.
-SETTLE = """
-UPDATE geofix.job p SET state = c.state, progress_done = c.done, progress_total = c.total, progress_unit = 'stages',
-    progress_message = coalesce(c.now, ''), started_at = c.started_at, error = c.error,
-    finished_at = CASE WHEN c.state NOT IN ('queued', 'running') THEN clock_timestamp() END,
-    result = CASE WHEN c.state = 'succeeded' THEN p.result || jsonb_build_object('results', c.results) ELSE p.result END
-FROM (
-    SELECT count(*) AS total, count(*) FILTER (WHERE j.state = 'succeeded') AS done, min(j.started_at) AS started_at,
-           CASE WHEN bool_or(j.state IN ('running', 'lost', 'paused'))
-                  OR bool_or(j.state = 'queued') AND bool_or(j.started_at IS NOT NULL) THEN 'running'
-                WHEN bool_or(j.state = 'queued') THEN 'queued'
-                WHEN bool_and(j.state = 'succeeded') THEN 'succeeded'
-                WHEN bool_or(j.state = 'parked') THEN 'parked'
-                WHEN bool_or(j.state = 'failed' AND j.started_at IS NOT NULL) THEN 'failed'
-                WHEN bool_or(j.state = 'cancelled') THEN 'cancelled'
-                ELSE 'failed' END AS state,
-           string_agg(s.name, ', ' ORDER BY j.started_at) FILTER (WHERE j.state = 'running') AS now,
-           string_agg(s.name || ' (' || j.job_id || '): ' || j.error, '; ' ORDER BY j.finished_at)
-               FILTER (WHERE j.error IS NOT NULL AND (j.started_at IS NOT NULL OR j.state = 'parked')) AS error,
-           jsonb_object_agg(s.name, j.result) AS results
-    FROM geofix.job p JOIN LATERAL jsonb_each_text(p.result -> 'jobs') AS s (name, job_id) ON true
-    JOIN geofix.job j ON j.job_id = s.job_id::uuid
-    WHERE p.job_id = %(parent)s
-) c WHERE p.job_id = %(parent)s AND (p.state, p.progress_done, p.progress_message)
-    IS DISTINCT FROM (c.state, c.done, coalesce(c.now, ''))
-RETURNING p.state
-"""
-OPEN_PARENTS = f"SELECT job_id FROM geofix.job WHERE kind = '{CONTAINER}' AND state IN ('queued', 'running')"
 
 
 @dataclass(frozen=True)
@@ -208,6 +113,12 @@ class JobRow:
     lease_expires_at: datetime | None
     fencing_token: int
     cancel_requested: bool
+    pause_requested: bool
+    not_before: datetime | None
+    claimed_at: datetime | None
+    is_container: bool
+    chunk: int | None
+    size: int | None
     submitted_by: str
     submitted_at: datetime
     published_at: datetime | None
@@ -283,10 +194,10 @@ def claim(conn: Connection, job_id: UUID, owner: str, lease_s: float) -> JobRow 
 
 def renew(
     conn: Connection, job_id: UUID, token: int, lease_s: float, progress: dict[str, Any]
-) -> bool | None:
-    """Extend the lease and write progress; whether a cancel was requested, None when the claim is lost."""
+) -> tuple[bool, bool] | None:
+    """Extend the lease and write progress; whether cancel and pause were requested, None when the claim is lost."""
     row = conn.execute(RENEW, {"job_id": job_id, "token": token, "lease_s": lease_s, **progress}).fetchone()
-    return None if row is None else bool(row[0])
+    return None if row is None else (bool(row[0]), bool(row[1]))
 
 
 def holds(conn: Connection, job_id: UUID, token: int) -> bool:
@@ -303,6 +214,7 @@ def finish(
     result: str | None = None,
     error: str | None = None,
     refund: bool = False,
+    delay_s: float | None = None,
 ) -> bool:
     """End a claim; False, and nothing written, when it was lost before.
 
@@ -310,10 +222,11 @@ def finish(
         conn: Open connection.
         job_id: The job.
         token: Fencing token of the claim.
-        state: A terminal state, or `queued` to have it tried again.
+        state: A terminal state, `queued` to have it tried again, or `paused`.
         result: JSON text.
         error: Why it did not succeed.
         refund: The attempt does not count.
+        delay_s: Not to be claimed again before this many seconds.
     """
     values = {
         "job_id": job_id,
@@ -322,68 +235,12 @@ def finish(
         "result": result,
         "error": error,
         "refund": int(refund),
+        "delay_s": delay_s,
     }
     return conn.execute(FINISH, values).fetchone() is not None
 
 
-def request_cancel(conn: Connection, job_id: UUID) -> list[tuple[UUID, str]]:
-    """Cancel what waits and ask what runs to stop; for a pipeline its children. Returns (id, state now)."""
-    return conn.execute(CANCEL, {"job_id": job_id}).fetchall()
-
-
-def requeue(conn: Connection, job_id: UUID) -> list[UUID]:
-    """Queue a job that ended badly again, with what never began because of it."""
-    return [row[0] for row in conn.execute(RETRY, {"job_id": job_id})]
-
-
-def expire_leases(conn: Connection) -> list[tuple[UUID, str | None]]:
-    """Mark running jobs whose lease ran out as lost: (id, last owner)."""
-    return conn.execute(EXPIRE).fetchall()
-
-
-def recover_lost(conn: Connection) -> list[tuple[UUID, str, str]]:
-    """Queue lost jobs again, or park those without an attempt left: (id, state, error)."""
-    return conn.execute(RECOVER).fetchall()
-
-
-def fail_dependents(conn: Connection) -> list[tuple[UUID, str]]:
-    """Fail queued jobs that wait for one that did not succeed: (id, error)."""
-    return conn.execute(FAIL_DEPENDENTS).fetchall()
-
-
-def due(conn: Connection, redeliver_s: float) -> list[tuple[UUID, str, bool]]:
-    """Queued jobs that are ready and unpublished, or published long ago: (id, queue, published)."""
-    return conn.execute(DUE, {"redeliver_s": redeliver_s}).fetchall()
-
-
-def ready(conn: Connection, ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """Those of the ids that are queued and wait for nothing: (id, queue)."""
-    return conn.execute(FRESH, {"ids": list(ids)}).fetchall()
-
-
-def dependents(conn: Connection, job_id: UUID) -> list[UUID]:
-    """Queued jobs that name this one in `depends_on`."""
-    return [row[0] for row in conn.execute(DEPENDENTS, {"job_id": job_id})]
-
-
-def mark_published(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Note that the broker has a message for these."""
-    conn.execute(PUBLISHED, {"ids": list(ids)})
-
-
-def next_child(conn: Connection, parent: UUID) -> UUID | None:
-    """A child of a pipeline that can be claimed now."""
-    row = conn.execute(NEXT_CHILD, {"parent": parent}).fetchone()
-    return None if row is None else row[0]
-
-
-def settle(conn: Connection, parent: UUID) -> str | None:
-    """Bring a pipeline's row up to date with its children; its state when something changed."""
-    conn.execute(LOCK, {"job_id": parent})
-    row = conn.execute(SETTLE, {"parent": parent}).fetchone()
-    return None if row is None else str(row[0])
-
-
-def open_parents(conn: Connection) -> list[UUID]:
-    """Pipelines that have not ended."""
-    return [row[0] for row in conn.execute(OPEN_PARENTS)]
+def split(conn: Connection, job_id: UUID, token: int, total: int, unit: str, message: str) -> bool:
+    """End a claim by handing its work to chunks; False when it was lost, or is to be cancelled."""
+    values = {"job_id": job_id, "token": token, "total": total, "unit": unit, "message": message}
+    return conn.execute(SPLIT, values).fetchone() is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from geofix.database.engine import Connection
@@ -24,6 +26,12 @@ RETURNING query_id
 AUDIT = """
 INSERT INTO geofix.audit (action, object_kind, object_id, detail)
 VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
+"""
+TILE_VECTORS = """
+SELECT t.s2_id, e.embedding FROM geofix.aerial_embedding e JOIN geofix.aerial_tile t USING (aerial_tile_id)
+WHERE e.model_id = %(model_id)s AND t.s2_id = ANY (%(ids)s)
+  AND (%(datasets)s::text[] IS NULL
+       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
 """
 
 
@@ -49,3 +57,14 @@ def audit(conn: Connection, action: str, object_kind: str, object_id: str, detai
         AUDIT,
         {"action": action, "object_kind": object_kind, "object_id": object_id, "detail": Jsonb(dict(detail))},
     )
+
+
+def tile_vectors(
+    conn: Connection, model_id: int, ids: Sequence[int], datasets: Sequence[str] | None
+) -> dict[int, NDArray[np.float32]]:
+    """Cell -> embeddings (t, D) of its aerial tiles over sources and dates; cells without one are left out."""
+    values = {"model_id": model_id, "ids": list(ids), "datasets": None if datasets is None else list(datasets)}
+    found: dict[int, list[NDArray[np.float32]]] = {}
+    for cell, vector in conn.execute(TILE_VECTORS, values):
+        found.setdefault(int(cell), []).append(np.asarray(vector.to_numpy(), np.float32))
+    return {cell: np.stack(rows) for cell, rows in found.items()}

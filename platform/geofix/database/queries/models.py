@@ -32,6 +32,9 @@ VALUES (%(name)s, %(kind)s, %(dimension)s, %(directory_uri)s, %(weights_sha256)s
 RETURNING model_id
 """
 DELETE = "DELETE FROM geofix.model WHERE model_id = %(model_id)s"
+TAKE_BACK = """
+UPDATE geofix.model SET name = %(name)s
+WHERE name = %(name)s || '-' || left(%(sha256)s, 12) AND weights_sha256 = %(sha256)s"""
 STEP_ASIDE = """
 UPDATE geofix.model SET name = name || '-' || left(weights_sha256, 12)
 WHERE name = %(name)s AND weights_sha256 <> %(sha256)s RETURNING name"""
@@ -46,6 +49,7 @@ SELECT p.photo_id, p.uri FROM geofix.photo_record p
 WHERE p.uri IS NOT NULL
   AND (%(datasets)s::text[] IS NULL
        OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
   AND NOT EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = p.photo_id)
 ORDER BY p.s2_id, p.photo_id
 """
@@ -53,6 +57,7 @@ TILES_TO_EMBED = """
 SELECT t.aerial_tile_id, t.s2_id, t.side_m, t.aerial_raster_ids FROM geofix.aerial_tile t
 WHERE (%(datasets)s::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
   AND NOT EXISTS (SELECT 1 FROM geofix.aerial_embedding e
                   WHERE e.model_id = %(model_id)s AND e.aerial_tile_id = t.aerial_tile_id)
 ORDER BY t.s2_id, t.aerial_tile_id
@@ -61,11 +66,13 @@ COUNT_PHOTOS = """
 SELECT count(*) FROM geofix.photo_record p WHERE p.uri IS NOT NULL
   AND (%(datasets)s::text[] IS NULL
        OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 """
 COUNT_TILES = """
 SELECT count(*) FROM geofix.aerial_tile t
 WHERE (%(datasets)s::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
+  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
 """
 RASTERS = """
 SELECT aerial_raster_id, uri, kind, crs, reading FROM geofix.aerial_raster WHERE aerial_raster_id = ANY (%(ids)s)
@@ -185,8 +192,18 @@ def insert_model(conn: Connection, values: Mapping[str, Any]) -> int:
 
 
 def step_aside(conn: Connection, name: str, sha256: str) -> str | None:
-    """Rename the model of a name that has other weights: its hash is appended. Returns the name it has now."""
-    row = conn.execute(STEP_ASIDE, {"name": name, "sha256": sha256}).fetchone()
+    """Make a name free for the model of some weights.
+
+    A model of that name with other weights is renamed, its hash appended; one that stepped aside earlier and has
+    these weights gets its name back.
+
+    Returns:
+        The name that the other model has now, None where there was none.
+    """
+    given = {"name": name, "sha256": sha256}
+    row = conn.execute(STEP_ASIDE, given).fetchone()
+    if row is not None:
+        conn.execute(TAKE_BACK, given)
     return None if row is None else str(row[0])
 
 
@@ -212,20 +229,22 @@ def require_datasets(conn: Connection, datasets: list[str], kind: str) -> None:
 
 
 def photos_to_embed(
-    conn: Connection, model_id: int, datasets: list[str] | None
+    conn: Connection, model_id: int, datasets: list[str] | None, span: tuple[int, int] | None = None
 ) -> tuple[list[tuple[int, str]], int]:
     """Photos (id, uri) that the model has not embedded yet, in S2 order, and how many there are in all."""
-    key = {"model_id": model_id, "datasets": datasets}
+    first, last = span or (None, None)
+    key = {"model_id": model_id, "datasets": datasets, "first": first, "last": last}
     total = conn.execute(COUNT_PHOTOS, key).fetchone()
     assert total is not None
     return conn.execute(PHOTOS_TO_EMBED, key).fetchall(), int(total[0])
 
 
 def tiles_to_embed(
-    conn: Connection, model_id: int, datasets: list[str] | None
+    conn: Connection, model_id: int, datasets: list[str] | None, span: tuple[int, int] | None = None
 ) -> tuple[list[tuple[int, int, float, list[int]]], int]:
     """Aerial tiles (id, s2_id, side_m, raster ids) not embedded yet, in S2 order, and how many in all."""
-    key = {"model_id": model_id, "datasets": datasets}
+    first, last = span or (None, None)
+    key = {"model_id": model_id, "datasets": datasets, "first": first, "last": last}
     total = conn.execute(COUNT_TILES, key).fetchone()
     assert total is not None
     return conn.execute(TILES_TO_EMBED, key).fetchall(), int(total[0])

@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-ALIVE_S = 90  # three missed heartbeats
+ALIVE_S = 90  # six missed heartbeats
 
 EXISTS = "SELECT to_regclass('geofix.worker') IS NOT NULL"
 WORKERS = """
 SELECT name, queues, device, software_version, job_id, started_at, seen_at,
-       seen_at > now() - make_interval(secs => %(alive_s)s) AS alive
+       abs(extract(epoch FROM clock_timestamp() - seen_at)) < %(alive_s)s AS alive
 FROM geofix.worker ORDER BY name
 """
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -61,6 +62,12 @@ job = Table(
     Column("lease_expires_at", DateTime(timezone=True)),
     Column("fencing_token", BigInteger, nullable=False, server_default="0"),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("pause_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("not_before", DateTime(timezone=True)),
+    Column("claimed_at", DateTime(timezone=True)),
+    Column("is_container", Boolean, nullable=False, server_default=text("false")),
+    Column("chunk", Integer),
+    Column("size", BigInteger),
     Column("submitted_by", Text, nullable=False, server_default=text("session_user")),
     stamp("submitted_at"),
     Column("published_at", DateTime(timezone=True)),
@@ -69,6 +76,7 @@ job = Table(
     Column("result", JSONB),
     Column("error", Text),
     Index("job_state_submitted_at_idx", "state", "submitted_at"),
+    Index("job_submitted_at_idx", "submitted_at"),
     comment="The truth about queued work; the broker only delivers",
 )
 

@@ -52,5 +52,35 @@ CREATE OR REPLACE VIEW geofix.job_status AS
 SELECT job_id, kind, state, queue, progress_done, progress_total, progress_unit, progress_message,
        CASE WHEN progress_total > 0 THEN round(100.0 * progress_done / progress_total, 1) END AS percent,
        attempts, submitted_by, submitted_at, started_at, finished_at,
-       coalesce(finished_at, now()) - started_at AS duration, lease_owner, error, parent_job_id
+       coalesce(finished_at, now()) - started_at AS duration, lease_owner, error, parent_job_id,
+       CASE WHEN state = 'running' AND progress_done > 0 AND progress_total >= progress_done THEN
+         (now() - coalesce(claimed_at, started_at)) * ((progress_total - progress_done) / progress_done::float8)
+       END AS eta,
+       is_container, chunk, not_before
 FROM geofix.job;
+
+-- A worker writes its row every GEOFIX_JOB_PRESENCE_S (15 s); whoever was silent for six of them is gone or hangs.
+CREATE OR REPLACE VIEW geofix.worker_status AS
+SELECT w.name, split_part(split_part(w.name, '@', 2), ':', 1) AS host, w.queues, w.device, w.software_version,
+       w.started_at, w.seen_at, clock_timestamp() - w.seen_at AS silent,
+       abs(extract(epoch FROM clock_timestamp() - w.seen_at)) < 90 AS alive,
+       w.job_id, j.kind AS job_kind, j.progress_done, j.progress_total, j.progress_message
+FROM geofix.worker w LEFT JOIN geofix.job j ON j.job_id = w.job_id;
+
+CREATE OR REPLACE VIEW geofix.queue_status AS
+SELECT q.queue,
+       count(j.job_id) FILTER (WHERE j.state IN ('queued', 'lost') AND ready.ready) AS waiting,
+       count(j.job_id) FILTER (WHERE j.state = 'queued' AND NOT ready.ready) AS blocked,
+       count(j.job_id) FILTER (WHERE j.state = 'running') AS running,
+       count(j.job_id) FILTER (WHERE j.state = 'paused') AS paused,
+       max(clock_timestamp() - greatest(j.submitted_at, j.not_before))
+         FILTER (WHERE j.state IN ('queued', 'lost') AND ready.ready) AS oldest_waits,
+       (SELECT count(*) FROM geofix.worker_status w WHERE w.alive AND q.queue = ANY (w.queues)) AS workers
+FROM (VALUES ('interactive'), ('cpu'), ('gpu')) AS q (queue)
+LEFT JOIN geofix.job j ON j.queue = q.queue AND NOT j.is_container AND j.state IN ('queued', 'lost', 'running', 'paused')
+LEFT JOIN LATERAL (
+  SELECT coalesce(j.not_before <= clock_timestamp(), true) AND (j.depends_on = '{}' OR NOT EXISTS (
+           SELECT 1 FROM unnest(j.depends_on) AS d (job_id) LEFT JOIN geofix.job p USING (job_id)
+           WHERE p.state IS DISTINCT FROM 'succeeded')) AS ready
+) ready ON true
+GROUP BY q.queue;
