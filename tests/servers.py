@@ -116,7 +116,9 @@ class Servers:
             try:
                 yield Database(self.settings, name)
             finally:
-                admin.execute(sql.SQL(DROP).format(name=sql.Identifier(name)))
+                # A test may have restarted the server: not by the connection of before.
+                with psycopg.connect(admin_url(self.settings), autocommit=True) as now:
+                    now.execute(sql.SQL(DROP).format(name=sql.Identifier(name)))
 
     def _create(self, admin: psycopg.Connection, name: str) -> None:
         bootstrap.create_database(admin, name)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import psycopg
 import streamlit as st
 
-from geofix.errors import GeofixError
 from geofix_dashboard import data, theme
-from geofix_dashboard.views import accuracy, coverage, jobs, localize, models, overview, sources, sql
+from geofix_dashboard.guard import guarded
+from geofix_dashboard.views import accuracy, coverage, jobs, localize, models, overview, sources, space, sql
 
 
 def main() -> None:
@@ -30,6 +29,9 @@ def main() -> None:
                 ),
                 st.Page(accuracy.render, title="Accuracy", icon=":material/target:", url_path="accuracy"),
                 st.Page(coverage.render, title="Coverage", icon=":material/grid_on:", url_path="coverage"),
+                st.Page(
+                    space.render, title="Embedding space", icon=":material/bubble_chart:", url_path="space"
+                ),
             ],
             "Work": [
                 st.Page(jobs.render, title="Jobs", icon=":material/sync:", url_path="jobs"),
@@ -45,28 +47,7 @@ def main() -> None:
         st.caption(f"Reads as the reader role. Figures are at most {data.TTL_S} s old.")
         if st.button("Refresh", icon=":material/refresh:", width="stretch"):
             data.forget()
-    try:
-        page.run()
-    except (GeofixError, psycopg.Error) as error:
-        unreachable(error)
-
-
-def unreachable(error: Exception) -> None:
-    """Say why a page cannot be shown, and what mends it."""
-    known = isinstance(error, GeofixError)
-    st.error(
-        str(error) if known else f"The database refused the page's question: {error}",
-        icon=":material/cloud_off:",
-    )
-    theme.empty(
-        "Nothing can be shown until the database answers.",
-        "Start the embedded servers, bring the schema up to date, then try again.",
-        "geofix up",
-        "geofix db migrate",
-    )
-    if st.button("Try again", type="primary"):
-        data.forget()
-        st.rerun()
+    guarded(page.run)()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix.evaluation.metrics import wilson
-from geofix_dashboard.theme import CATEGORIES, STATE_COLOURS
+from geofix_dashboard.theme import CATEGORIES, GREY_TEXT, SMALL_N, STATE_COLOURS
 
 
 def error_curve(
@@ -188,7 +188,7 @@ def stage_times(rows: pd.DataFrame) -> None:
 
 
 def recall_points(rows: pd.DataFrame, height: int = 260) -> None:
-    """Recall checks over time with a Wilson band over queries times k, columns checked_at, recall, k, queries."""
+    """Recall checks over time, Wilson bars over queries times k: columns checked_at, recall, k, queries."""
     n = (rows["queries"] * rows["k"]).to_numpy(float)
     low, high = wilson(np.round(rows["recall"].to_numpy(float) * n), n)
     drawn = rows.assign(percent=100 * rows["recall"], low=low, high=high)
@@ -211,3 +211,67 @@ def recall_points(rows: pd.DataFrame, height: int = 260) -> None:
         ],
     )
     st.altair_chart((bars + line + points).properties(height=height), width="stretch")
+
+
+def share_bars(rows: pd.DataFrame, order: list[str], height: int = 210) -> None:
+    """Shares with their interval and n: columns label, n, accuracy, low, high; pale where n is small."""
+    drawn = rows[["label", "n", "accuracy", "low", "high"]].assign(
+        text=[f"{share:.0f} %, n = {int(n):,}" for share, n in zip(rows["accuracy"], rows["n"], strict=True)],
+        few=rows["n"] < SMALL_N,
+    )
+    base = alt.Chart(drawn).encode(
+        y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=140, labelOverlap=False))
+    )
+    x = alt.X("accuracy:Q", title="percent", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
+    tips = [
+        "label:N",
+        alt.Tooltip("accuracy:Q", format=".1f", title="percent"),
+        alt.Tooltip("low:Q", format=".1f", title="95 % from"),
+        alt.Tooltip("high:Q", format=".1f", title="to"),
+        alt.Tooltip("n:Q", format=","),
+    ]
+    hue = alt.condition("datum.few", alt.value(GREY_TEXT), alt.value(CATEGORIES[0]))
+    rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="percent"), x2="high:Q", color=hue)
+    point = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, color=hue, tooltip=tips)
+    text = base.mark_text(align="left", dx=2, dy=-11, fontSize=11, color="#45545f").encode(
+        x=alt.value(0), text="text:N"
+    )
+    st.altair_chart((rule + point + text).properties(height=height), width="stretch")
+    if bool(drawn["few"].any()):
+        st.caption(f"Grey: fewer than {SMALL_N} photos.")
+
+
+def recall_curves(rows: pd.DataFrame, height: int = 300) -> None:
+    """Recall over K on a log axis with Wilson bands: columns k, radius_m, within, recall, low, high, n."""
+    names = list(dict.fromkeys(rows.sort_values("radius_m")["within"]))
+    hue = alt.Color(
+        "within:N",
+        scale=alt.Scale(domain=names, range=list(CATEGORIES)),
+        legend=alt.Legend(
+            orient="top", title="within", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3
+        ),
+    )
+    x = alt.X(
+        "k:Q",
+        title="first K answers",
+        scale=alt.Scale(type="log", domain=[1, 100]),
+        axis=alt.Axis(values=sorted({int(k) for k in rows["k"]}), format="d"),
+    )
+    base = alt.Chart(rows)
+    band = base.mark_area(opacity=0.12).encode(
+        x=x, y=alt.Y("low:Q", title="percent", scale=alt.Scale(domain=[0, 100])), y2="high:Q", color=hue
+    )
+    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=30)).encode(
+        x=x,
+        y=alt.Y("recall:Q", title="percent"),
+        color=hue,
+        tooltip=[
+            alt.Tooltip("within:N"),
+            alt.Tooltip("k:Q", title="K"),
+            alt.Tooltip("recall:Q", format=".1f", title="percent"),
+            alt.Tooltip("low:Q", format=".1f", title="95 % from"),
+            alt.Tooltip("high:Q", format=".1f", title="to"),
+            alt.Tooltip("n:Q", format=","),
+        ],
+    )
+    st.altair_chart((band + line).properties(height=height), width="stretch")

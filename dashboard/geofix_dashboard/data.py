@@ -193,6 +193,23 @@ def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.
         return dashboard_accuracy.worst(conn, name, focus, limit=limit, offset=offset)
 
 
+@cached
+def one_photo(name: str, created: str, photo_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One photo of an evaluation as `worst` has it, and its first answers."""
+    with connect("reader") as conn:
+        found = dashboard_accuracy.worst(conn, name, Focus(), limit=1, offset=0, photo_id=photo_id)
+        return found, dashboard_accuracy.answers(conn, name, photo_id)
+
+
+@cached
+def by_bin(
+    name: str, created: str, threshold_m: float, focus: Focus, by: str, edges: tuple[float, ...]
+) -> pd.DataFrame:
+    """Accuracy by distance to training photos, or by their number in the cell."""
+    with connect("reader") as conn:
+        return dashboard_accuracy.by_bin(conn, name, threshold_m, focus, by=by, edges=edges)
+
+
 @st.cache_data(ttl=TTL_S, max_entries=50, show_spinner="Comparing photo by photo …")
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
     """Two evaluations on their common photos, as `geofix evaluate compare` prints it."""

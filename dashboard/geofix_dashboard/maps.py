@@ -11,6 +11,7 @@ import pandas as pd
 import pydeck as pdk
 import streamlit as st
 
+from geofix.spatial.distance import great_circle_m
 from geofix_dashboard import data
 
 Bounds = tuple[float, float, float, float]
@@ -18,6 +19,7 @@ HEIGHT = 520
 WIDTH = 500  # px a map beside a table is at least wide on a desk's screen; the zoom fits the data into this
 SMALL_PX = 7.0  # areas smaller than this on the screen are drawn as dots
 MAX_FEATURES = 5_000
+MANY = 400
 _TILE = 512  # px of the world at zoom 0
 _M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
 
@@ -71,6 +73,13 @@ def tolerance_of(bounds: Bounds) -> float:
     """Degrees by which outlines may be simplified without it being seen: half a pixel of the map."""
     west, south, east, north = padded(bounds)
     return max(east - west, north - south) / (2 * WIDTH)
+
+
+def around(rows: pd.DataFrame, code: str, metres: float) -> pd.DataFrame:
+    """The rows (code, lon, lat) within a distance of one of them, it included."""
+    at = rows[rows["code"] == code].iloc[0]
+    away = great_circle_m(rows["lon"].to_numpy(), rows["lat"].to_numpy(), at["lon"], at["lat"])
+    return rows[away <= metres]
 
 
 def draw(
@@ -238,14 +247,19 @@ def tip_of(title: str, facts: dict[str, str]) -> str:
 
 
 def _seen(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> list[dict[str, Any]]:
-    """The features, those smaller than a few pixels at the first zoom of the map as points."""
+    """The features, those smaller than a few pixels at the first zoom of the map as points.
+
+    Of many, only those that would hardly be seen: a grid half of dots looks like two kinds of things.
+    """
     per_degree = pixels_per_degree(bounds, width=width)
+    features = list(features)
+    least = SMALL_PX if len(features) < MANY else SMALL_PX / 3
     seen = []
     for feature in features:
         place = feature["geometry"].get("coordinates")  # a GeometryCollection has none
         if place:
             west, south, east, north = _box(place)
-            if max(east - west, north - south) * per_degree < SMALL_PX:
+            if max(east - west, north - south) * per_degree < least:
                 middle = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
                 feature = {**feature, "geometry": middle}
         seen.append(feature)

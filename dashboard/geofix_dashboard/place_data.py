@@ -17,6 +17,7 @@ from geofix.spatial import s2
 from geofix_dashboard.data import cached
 
 TILE_PX = 320
+GROUND = (230, 237, 242)  # where there is no imagery
 
 
 @cached
@@ -83,4 +84,6 @@ def _cut(row: dict[Any, Any]) -> np.ndarray | str:
         pixels, valid = read_square(sources, float(lon[0]), float(lat[0]), float(row["side_m"]), TILE_PX)
     except GeofixError as error:
         return str(error)
-    return pixels if valid.any() else "The imagery holds no pixel there any more."
+    if not valid.any():
+        return "The imagery holds no pixel there any more."
+    return np.where(valid[..., None], pixels, np.array(GROUND, np.uint8))

@@ -41,6 +41,8 @@ class Upload:
 
 def read(name: str, data: bytes) -> Upload:
     """Decode a file with the product's limits on bytes and pixels; nothing in it is executed or kept."""
+    if not data:
+        return Upload(name, data, f"{name} is empty. Copy the file again.")
     try:
         return Upload(name, data, decode_photo(data, max_side=PREVIEW_PX))
     except BadPhoto as error:

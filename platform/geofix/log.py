@@ -41,6 +41,22 @@ class Advance(Protocol):
 _sinks: list[ProgressSink] = []
 
 
+# Lines of libraries that use the standard library's logging: Celery, SQLAlchemy, rasterio.
+_JSON_OF_OTHERS = structlog.stdlib.ProcessorFormatter(
+    foreign_pre_chain=[
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ],
+    processors=[
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ],
+)
+
+
 class _Stderr:
     """Whatever sys.stderr is at the moment of writing; a test or a caller may have replaced it since."""
 
@@ -67,7 +83,10 @@ def configure(level: str = "INFO", *, json: bool = False) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(cast(TextIO, _Stderr()))
+    if json:
+        handler.setFormatter(_JSON_OF_OTHERS)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import streamlit as st
 from filled_database import World, fill
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "database"))  # the small world, whose photos are embedded
+
+import small_world
+from small_world import SmallWorld
 
 from geofix.database import engine
 from geofix.settings import get_settings
@@ -43,3 +50,23 @@ def blank(db: Database) -> Iterator[Database]:
     st.cache_data.clear()
     yield db
     st.cache_data.clear()
+
+
+@pytest.fixture(scope="session")
+def embedded(cluster: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallWorld]:
+    """Eight towns with embedded photos, calibrated codes, and what the page tests add to it."""
+    pytest.importorskip("timm", reason="needs the extra `train`")
+    folder = tmp_path_factory.mktemp("towns")
+    with cluster.database() as database:
+        with small_world.pointed_at(database, folder / "home"):
+            small_world.fill(folder)
+        yield SmallWorld(database, folder)
+
+
+@pytest.fixture
+def towns(embedded: SmallWorld) -> Iterator[SmallWorld]:
+    """The product pointed at the eight towns, the page's caches empty; no broker answers."""
+    with small_world.pointed_at(embedded.database, embedded.folder / "home"):
+        st.cache_data.clear()
+        yield embedded
+        st.cache_data.clear()

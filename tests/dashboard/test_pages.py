@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import re
 
+import numpy as np
 import pytest
 from filled_database import COUNTRIES, OUTSIDE
+from page_tests import metric, page, text_of, well
 from streamlit.testing.v1 import AppTest
 
 from geofix.database import engine
@@ -15,45 +16,26 @@ from geofix.database.queries import dashboard_accuracy
 from geofix.database.queries.dashboard_accuracy import Focus
 from geofix.settings import get_settings
 
-PAGES = ["overview", "accuracy", "coverage", "sql", "sources"]
+PAGES = ["overview", "localize", "accuracy", "coverage", "space", "jobs", "models", "sql", "sources"]
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
-
-
-def page(name: str, **parameters: str) -> AppTest:
-    script = f"from geofix_dashboard.views import {name}\n{name}.render()\n"
-    test = AppTest.from_string(script, default_timeout=30)
-    for key, value in parameters.items():
-        test.query_params[key] = value
-    return test.run()
-
-
-def text_of(test: AppTest) -> str:
-    """All that is written on the page, tags removed."""
-    parts = [item.proto.body for item in test.get("html")]
-    parts += [item.value for kind in (test.markdown, test.caption, test.error, test.title) for item in kind]
-    return html.unescape(re.sub(r"<[^>]+>", " ", " ".join(parts)))
-
-
-def metric(test: AppTest, label: str) -> str:
-    return next(item.value for item in test.metric if item.label == label)
-
-
-def well(test: AppTest) -> AppTest:
-    assert not test.exception, [item.value for item in test.exception]
-    return test
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_render_with_data(filled, name):
     test = well(page(name))
-    assert test.title[0].value in {"Overview", "Accuracy", "Coverage", "SQL", "Data"}
+    titles = {"sources": "Data", "sql": "SQL", "space": "Embedding space"}
+    assert test.title[0].value == titles.get(name, name.capitalize())
 
 
 @pytest.mark.parametrize(
     ("name", "command"),
     [
         ("overview", "geofix ingest photos FOLDER --dataset NAME"),
+        ("localize", "geofix codes build"),
         ("accuracy", "geofix evaluate run"),
+        ("space", "geofix codes build"),
+        ("jobs", "geofix jobs submit"),
+        ("models", "geofix codes build"),
         ("coverage", "geofix ingest aerial"),
         ("sql", "geofix sql"),
         ("sources", "geofix ingest photos FOLDER --dataset NAME"),
@@ -173,6 +155,16 @@ def test_coverage_counts_cells(filled, shown):
     assert set(table["code_kind"]) >= {"ground only", "ground and aerial"}
 
 
+def test_where_imagery_would_help_follows_the_stated_formula(filled):
+    test = well(page("coverage", level="10", show="need"))
+    table = test.dataframe[0].value
+    assert "need = log2(1 + photos around)" in text_of(test)
+    weight = table["missing"] / 2 + (table["age_years"] / 10).clip(0, 1).fillna(0)
+    assert list(table["need"]) == pytest.approx(list(np.log2(1 + table["around"]) * weight))
+    assert table["need"].is_monotonic_decreasing and set(table["missing"]) <= {0, 1, 2}
+    assert (table["around"] >= table["photos"]).all() and table["photos"].sum() == TOTAL
+
+
 def test_coverage_of_a_region(filled):
     test = well(page("coverage", level="10", region="country:BE"))
     assert int(metric(test, "Photos")) < TOTAL
@@ -257,8 +249,100 @@ def test_without_a_database_the_app_says_what_to_do(clean_environment, tmp_path)
     engine.dispose()
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_says_that_the_database_is_down(clean_environment, tmp_path, name):
+    import streamlit as st
+
+    st.cache_data.clear()
+    for role in ("DATABASE", "WRITER", "READER"):
+        clean_environment.setenv(f"GEOFIX_{role}_URL", f"postgresql://nobody:secret@/none?host={tmp_path}")
+    get_settings.cache_clear()
+    script = f"""
+from geofix_dashboard.guard import guarded
+from geofix_dashboard.views import {name}
+guarded({name}.render)()
+"""
+    test = AppTest.from_string(script, default_timeout=30).run()
+    if name == "sql":  # it asks nothing before one runs something
+        test = test.button[0].click().run()
+    well(test)
+    assert "No database answers" in test.error[0].value and "secret" not in test.error[0].value
+    engine.dispose()
+
+
 def test_the_app_opens_on_the_overview(filled):
     from geofix_dashboard import app
 
     test = well(AppTest.from_file(app.__file__, default_timeout=30).run())
     assert test.title[0].value == "Overview" and metric(test, "Photos") == f"{TOTAL}"
+
+
+def test_a_way_of_places_is_walked_and_left_again(filled):
+    from geofix.spatial import s2
+
+    with connect("reader") as conn:
+        cell, inside = conn.execute(
+            "SELECT s2_token(s2_parent(s2_id, 8)), count(*) FROM photo_record"
+            " JOIN photo_region USING (photo_id) JOIN region USING (region_id)"
+            " WHERE code = 'BE' GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
+        ).fetchone()
+    assert s2.from_token([cell]).size == 1
+    way = f"country:BE,s2:{cell}"
+    test = well(page("accuracy", evaluation="first", **{"in": way}))
+    assert metric(test, "Photos") == f"{inside}"
+    assert [button.label for button in test.button[:3]] == ["All photos", "country BE", f"cell {cell}"]
+    well(test.button(key="crumb-1").click().run())
+    assert metric(test, "Photos") == "40" and test.query_params["in"] in ("country:BE", ["country:BE"])
+    well(test.button(key="crumb-0").click().run())
+    assert metric(test, "Photos") == f"{TOTAL}" and "in" not in test.query_params
+
+
+def test_one_photo_is_shown_with_all_its_answers(filled):
+    photo = int(filled.photo_ids[7])
+    test = well(page("accuracy", evaluation="first", view="photos", photo_id=str(photo)))
+    table = test.dataframe[0].value
+    assert list(table["rank"]) == [1, 2, 3]
+    wrong = filled.errors["first"][7] > 200
+    assert list(table["right"] == "") == list(wrong)
+    unanswered = int(filled.photo_ids[-1])
+    said = text_of(well(page("accuracy", evaluation="first", view="photos", photo_id=str(unanswered))))
+    assert "it counts as wrong" in said
+    said = text_of(well(page("accuracy", evaluation="first", view="photos", photo_id="999999")))
+    assert "did not ask about this photo" in said
+
+
+def test_errors_show_splits_by_what_training_saw(filled):
+    said = text_of(well(page("accuracy", evaluation="first", view="errors")))
+    for part in ("nearest training photo", "training photos in its cell", "Recall by number of answers"):
+        assert part in said
+    assert "Only one split was evaluated." in said
+
+
+def test_sql_answers_leave_in_three_formats(filled):
+    import io
+    import json
+
+    import pandas as pd
+
+    from geofix_dashboard.views import sql, sql_answer
+
+    found = sql.answer("SELECT photo_id, captured_at, NULL AS gap, geom FROM photo ORDER BY photo_id", 1000)
+    plain = found.rows.drop(columns=found.geometry)
+    document = json.loads(sql_answer.geojson(plain, sql._in_degrees(found)))
+    assert len(document["features"]) == TOTAL and document["features"][0]["geometry"]["type"] == "Point"
+    assert document["features"][0]["properties"]["gap"] is None
+    table = pd.read_parquet(io.BytesIO(sql_answer.parquet(sql._with_text(found))))
+    assert list(table["photo_id"]) == list(found.rows["photo_id"]) and table["geom"].iloc[0].startswith(
+        "POINT"
+    )
+    elsewhere = sql.answer("SELECT ST_Transform(geom, 3857) AS geom FROM photo", 10)
+    assert sql._in_degrees(elsewhere) is None
+
+
+def test_sql_explains_without_running_and_remembers(filled):
+    test = run_sql("SELECT count(*) AS photos, 'a' AS name FROM photo")
+    test = well(test.button(key="sql_explain").click().run())
+    assert "Aggregate" in test.code[-1].value and "it was not run" in text_of(test)
+    assert any("SELECT count(*) AS photos" in code.value for code in test.code)  # the history
+    test.text_area(key="sql_text").set_value("SELECT 1; DROP TABLE photo_record")
+    assert "more than one statement" in well(test.button(key="sql_explain").click().run()).error[0].value

@@ -154,3 +154,34 @@ def test_every_example_runs_on_an_empty_database(blank):
     for statement in EXAMPLES.values():
         with ask(statement, get_settings(), max_rows=10) as answer:
             assert sum(len(batch) for batch in answer.batches()) <= 10
+
+
+def test_accuracy_by_bin_equals_numpy(filled):
+    errors = np.nan_to_num(filled.errors["first"][:, 0], nan=np.inf)
+    with connect("reader") as conn:
+        near = dict(
+            conn.execute(
+                "SELECT photo_id, nearest_training_m FROM evaluation_photo"
+                " WHERE evaluation_id = evaluation_id('first')"
+            ).fetchall()
+        )
+        rows = dashboard_accuracy.by_bin(conn, "first", T, EVERYWHERE, by="distance", edges=(25, 100, 500))
+        photos = dashboard_accuracy.by_bin(conn, "first", T, EVERYWHERE, by="photos", edges=(1, 5, 20))
+    away = np.array([near[int(photo)] for photo in filled.photo_ids])
+    which = np.digitize(away, [25, 100, 500])
+    for row in rows.itertuples():
+        inside = which == row.bin
+        assert (row.n, row.hits) == (inside.sum(), (errors[inside] <= T).sum())
+        low, high = wilson(row.hits, row.n)
+        assert (row.low, row.high) == pytest.approx((float(low), float(high)))
+    assert rows["n"].sum() == photos["n"].sum() == TOTAL
+
+
+def test_one_photo_has_its_answers_by_rank(filled):
+    wanted = int(filled.photo_ids[7])
+    with connect("reader") as conn:
+        rows = dashboard_accuracy.answers(conn, "first", wanted)
+        found = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=1, offset=0, photo_id=wanted)
+        nobody = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=1, offset=0, photo_id=-1)
+    assert list(rows["rank"]) == [1, 2, 3] and list(found["photo_id"]) == [wanted] and nobody.empty
+    assert rows["error_m"].to_numpy() == pytest.approx(filled.errors["first"][7])

@@ -292,6 +292,10 @@ def test_the_command_builds_and_calibrates(joint, small):
         assert found.calibration["queries"] == found.config["fusion"]["queries"]
         # Calibration looks for the same temperature by another way; both fits are of the same likelihood.
         assert found.temperature == pytest.approx(found.config["fusion"]["temperature"], rel=0.1)
+    alone = CliRunner().invoke(app, ["build", "--model", "joint", "--json", "--code-set", "alone"])
+    assert alone.exit_code == 0 and '"temperature"' in alone.stdout, "on the model's own snapshot"
+    with connect() as conn:
+        assert code_queries.find_code_set(conn, "alone").calibration == found.calibration
     for option in (("--recipe", "magic"), ("--upsample", "cubic"), ("--kappa", "much")):
         bad = CliRunner().invoke(app, [*base, "--code-set", "x", *option])
         assert bad.exit_code == 2 and option[1] in bad.output

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geofix.errors import BadInputError, TransientError
-from geofix.jobs.specs import Specification, Work, register
+from geofix.jobs.specs import Chunks, Specification, Work, register
 from geofix.log import get_logger, progress
 
 WRITE = "INSERT INTO geofix.probe (key, step, attempt) VALUES (%s, %s, %s)"
@@ -24,7 +24,7 @@ class Probe(Specification):
     key: str
     steps: int = 1
     pause_s: float = 0.0
-    fail: Literal["", "bad", "bug", "transient", "kill"] = ""
+    fail: Literal["", "bad", "bug", "transient", "always", "kill"] = ""
 
     def run(self, work: Work) -> dict[str, Any]:
         with progress("steps", self.steps, "rows") as advance:
@@ -41,10 +41,42 @@ class Probe(Specification):
             raise BadInputError("photo 7.jpg holds no pixel.")
         if self.fail == "bug":
             raise KeyError("no such thing")
-        if self.fail == "transient" and work.attempt == 1:
+        if self.fail == "always" or (self.fail == "transient" and work.attempt == 1):
             raise TransientError("the store was away.")
         if self.fail == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@register
+class Split(Specification):
+    """Splits into probes; the one with the number of `broken` fails until a file is there."""
+
+    kind: Literal["split"] = "split"
+    key: str
+    parts: int = 4
+    steps: int = 3
+    pause_s: float = 0.0
+    broken: int = 0
+    gate: Path = Path("/nonexistent")
+    number: int = 0
+    resumable = True
+
+    def chunks(self, work: Work) -> Chunks | None:
+        numbered = [self.model_copy(update={"number": n + 1}) for n in range(self.parts)]
+        return Chunks([(part, self.steps) for part in numbered], "rows")
+
+    def join(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"rows": sum(item["rows"] for item in results)}
+
+    def run(self, work: Work) -> dict[str, Any]:
+        with progress("steps", self.steps, "rows") as advance:
+            for step in range(self.steps):
+                time.sleep(self.pause_s)
+                work.conn.execute(WRITE, (self.key, self.number * 100 + step, work.attempt))
+                advance(1)
+        if self.number == self.broken and not self.gate.exists():
+            raise BadInputError(f"part {self.number} is broken.")
+        return {"rows": self.steps}
 
 
 @register

@@ -8,16 +8,17 @@ from uuid import uuid4
 
 import pytest
 from job_helpers import make_table, steps
-from probes import Probe
+from probes import Probe, Split
 from typer.testing import CliRunner
 
 from geofix.cli import jobs as jobs_cli
 from geofix.database.engine import connect
 from geofix.database.fenced import FencedOutError, connect_fenced
-from geofix.database.queries import jobs
+from geofix.database.queries import job_flow, jobs
 from geofix.errors import JobFailedError, NotFoundError, UsageError
 from geofix.jobs import runner, service
 from geofix.jobs.specs import parse
+from geofix.jobs.sweep import sweep
 from servers import Database
 
 pytestmark = pytest.mark.usefixtures("timing")
@@ -121,3 +122,44 @@ def test_a_failed_job_cannot_be_cancelled(db: Database, tmp_path: Path) -> None:
     assert row.state == "failed" and "nowhere" in row.error
     with pytest.raises(UsageError, match="failed"):
         service.cancel(row.job_id)
+
+
+def test_a_paused_pipeline_holds_its_stages_until_it_is_resumed(table: Database) -> None:
+    stages = [
+        {"name": "a", "kind": "probe", "parameters": {"key": "hold"}},
+        {"name": "b", "kind": "probe", "parameters": {"key": "hold", "steps": 2}, "after": ["a"]},
+    ]
+    row = submit(parse("pipeline", {"stages": stages}))
+    assert service.pause(row.job_id).state == "paused"
+    first = service.find(row.result["jobs"]["a"])
+    assert first.state == "paused" and not runner.execute(first.job_id, "me")
+    with connect("writer") as conn:
+        assert job_flow.next_child(conn, row.job_id) is None
+    assert service.resume(row.job_id).state == "queued"
+    assert runner.run_inline(row.job_id).state == "succeeded"
+    assert steps(table, "hold") == [0, 0, 1]
+    with pytest.raises(UsageError, match="nothing to pause"):
+        service.pause(row.job_id)
+
+
+def test_what_would_begin_anew_is_not_paused_while_it_runs(table: Database) -> None:
+    job_id = submit(Probe(key="anew")).job_id
+    with connect("writer") as conn:
+        jobs.claim(conn, job_id, "me", 60)
+    with pytest.raises(UsageError, match=r"would begin anew.*what can be paused: embed, .*train"):
+        service.pause(job_id)
+    assert not service.find(job_id).pause_requested
+
+
+def test_a_pause_asked_of_a_worker_that_then_dies_is_kept(table: Database) -> None:
+    job_id = submit(Split(key="both", parts=1)).job_id
+    assert runner.execute(job_id, "me")
+    with connect("writer") as conn:
+        part = jobs.list_jobs(conn, parent=job_id)[0].job_id
+        jobs.claim(conn, part, "me", 60)
+    assert service.pause(job_id).state == "running" and service.find(part).pause_requested
+    with connect("writer") as conn:
+        conn.execute("UPDATE job SET lease_expires_at = clock_timestamp() WHERE job_id = %s", (part,))
+    sweep()
+    assert service.find(part).state == service.find(job_id).state == "paused"
+    assert service.resume(part).state == "queued" and service.find(job_id).state == "running"

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import yaml
 from PIL import Image
 from rasterio.transform import from_origin
 
 pytest.importorskip("timm", reason="needs the extra `train`")
+
+from trainings import TINY
 
 from geofix.codes.register import register_model
 from geofix.database.engine import connect
@@ -66,7 +69,7 @@ def country(path: Path) -> Path:
     return path
 
 
-def stage(name: str, kind: str, *after: str, **parameters: object) -> dict[str, object]:
+def stage(name: str, kind: str, /, *after: str, **parameters: object) -> dict[str, object]:
     given = {key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()}
     return {"name": name, "kind": kind, "parameters": given, "after": list(after)}
 
@@ -77,6 +80,8 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     with connect() as conn:
         register_model(conn, tmp_path / "tiny", "tiny")
     on = {"model": "tiny"}
+    training = tmp_path / "training.yaml"
+    training.write_text(yaml.safe_dump(TINY | {"epochs": 1}))
     stages = [
         stage(
             "regions",
@@ -103,6 +108,16 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
         stage("embed-aerial", "embed", "aerial", what="aerial", **on),
         stage("codes", "codes", "snapshot", "embed", code_set="set", snapshot=frozen, calibrate=True, **on),
         stage("codes-aerial", "codes", "embed-aerial", code_set="air", recipe="aerial", **on),
+        stage(
+            "train",
+            "train",
+            "snapshot",
+            config=training,
+            snapshot=frozen,
+            out=tmp_path / "out",
+            name="learned",
+        ),
+        stage("tidy", "retention", "train"),
         stage("index", "index", "codes", code_set="set", m=8, ef_construction=32, parallel=0, queries=20),
         stage("evaluate", "evaluate", "index", localizer="cellmean", code_set="set", snapshot=frozen),
         stage("recall", "recall_check", "index", code_set="set", queries=10),
@@ -117,6 +132,7 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     ]
     assert {item["kind"] for item in stages} | {"pipeline"} >= set(kinds()) - {
         "probe",
+        "split",
         "statement",
         "sleepwalker",
         "run",
@@ -133,12 +149,14 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     assert (found["embed"]["embedded"], found["embed"]["failed"]) == (72, 0)
     assert found["embed-aerial"]["embedded"] > 0 and found["codes-aerial"]["with_aerial"] > 0
     assert found["codes"]["cells"] > 0 and "calibration" in found["codes"]
+    assert found["train"]["registered"] == "learned" and found["train"]["epochs"] == 1
+    assert found["tidy"]["removed"] == 0
     assert found["index"]["recall"] > 0.5 and found["recall"]["recall_queries"] == 10
     assert found["evaluate"]["n"] > 0 and found["localize"]["answers"][0]["position"]["lon"]
     again = runner.run_inline(service.submit(parse("embed", {"what": "photos", **on}), publish=False).job_id)
     assert (again.result["embedded"], again.result["skipped"]) == (0, 72)
     with db.connect("reader") as conn:
-        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (15,)
+        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (17,)
 
 
 def test_a_snapshot_that_a_killed_attempt_left_is_replaced_and_a_registered_one_never(

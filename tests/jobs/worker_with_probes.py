@@ -17,8 +17,8 @@ from geofix_workers import supervise
 
 
 def pace(done: int, total: int | None, message: str = "", unit: str = "") -> None:
-    """Let every step of a training take its time, so that a test can come between."""
-    if unit == "steps":
+    """Let steps of a training and batches of pictures take their time, so that a test can come between."""
+    if unit in ("steps", "photos"):
         time.sleep(float(os.environ.get("PROBE_PACE_S", "0")))
 
 

@@ -148,7 +148,8 @@ asked AS (
       SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
       WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
 ), picked AS (
-  SELECT *, count(*) OVER () AS photos FROM asked ORDER BY error_m DESC NULLS FIRST, photo_id LIMIT %(limit)s OFFSET %(offset)s
+  SELECT *, count(*) OVER () AS photos FROM asked WHERE %(photo_id)s::bigint IS NULL OR photo_id = %(photo_id)s
+  ORDER BY error_m DESC NULLS FIRST, photo_id LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT a.photo_id, a.photos, d.name AS dataset, p.source_key, p.uri, p.captured_at, p.heading_deg, a.error_m, a.score,
        a.probability, a.nearest_training_m, a.training_photos_in_cell, public.ST_X(a.true_geom) AS true_lon,
@@ -164,6 +165,34 @@ LEFT JOIN LATERAL (
   ORDER BY o.geom OPERATOR(public.<->) a.geom LIMIT 1
 ) AS near ON true
 ORDER BY a.error_m DESC NULLS FIRST, a.photo_id
+
+-- ANSWERS
+SELECT r.rank, geofix.s2_token(r.s2_id) AS code, public.ST_X(r.geom) AS lon, public.ST_Y(r.geom) AS lat, r.score, r.probability,
+       r.error_m
+FROM geofix.prediction r
+WHERE r.evaluation_id = geofix.evaluation_id(%(name)s) AND r.photo_id = %(photo_id)s ORDER BY r.rank LIMIT %(limit)s
+
+-- BY_BIN
+WITH
+hit AS (
+  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  WHERE
+    (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
+    AND (%(region_code)s::text IS NULL OR EXISTS (
+      SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
+      WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
+), binned AS (
+  SELECT h.hit, h.error_m, width_bucket(CASE %(by)s WHEN 'distance' THEN ep.nearest_training_m::float8
+                                        ELSE ep.training_photos_in_cell::float8 END, %(edges)s::float8[]) AS bin
+  FROM hit h
+  JOIN geofix.evaluation_photo ep ON ep.photo_id = h.photo_id AND ep.evaluation_id = geofix.evaluation_id(%(name)s)
+), counted AS (
+  SELECT bin, count(*) AS n, count(*) FILTER (WHERE hit) AS hits,
+         percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(error_m, 'Infinity'::float8)) AS median_m
+  FROM binned GROUP BY 1
+)
+SELECT c.bin, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy, w.low, w.high, c.median_m
+FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY c.bin NULLS LAST
 
 -- _DIFFERENCE
 SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 100::float8 * hits_b / n AS accuracy_b,

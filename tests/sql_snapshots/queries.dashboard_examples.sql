@@ -62,6 +62,9 @@ CROSS JOIN LATERAL similar_cells(first.s2_id, 10, s.name) AS n
 WHERE s.state = 'ready'
 ORDER BY 1, 2
 
+-- EXPLAIN
+EXPLAIN (VERBOSE false, COSTS true)
+
 -- EXAMPLES['Photos per country']
 SELECT coalesce(country, 'outside every country') AS country, count(*) AS photos,
        count(DISTINCT s2_parent(s2_id, 15)) AS cells, min(captured_at)::date AS first, max(captured_at)::date AS last

@@ -1,6 +1,7 @@
 -- MEND_CLOCK
 UPDATE geofix.job SET
-    lease_expires_at = least(lease_expires_at, clock_timestamp() + make_interval(secs => %(lease_s)s)),
+    lease_expires_at = CASE WHEN lease_expires_at IS NOT NULL THEN
+        least(lease_expires_at, clock_timestamp() + make_interval(secs => %(lease_s)s)) END,
     not_before = CASE WHEN not_before <= clock_timestamp() + make_interval(secs => %(longest_s)s) THEN not_before END,
     published_at = CASE WHEN published_at <= clock_timestamp() + interval '1 minute' THEN published_at END
 WHERE job_id IN (

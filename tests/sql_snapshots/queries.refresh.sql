@@ -23,11 +23,13 @@ WHERE e.model_id = {model_id}
 ORDER BY p.photo_id
 
 -- TILES
-SELECT t.s2_id, e.embedding FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
+SELECT t.s2_id, e.embedding
+FROM unnest({low}::int8[], {high}::int8[]) AS span (low, high)
+JOIN geofix.aerial_tile t ON t.s2_id BETWEEN span.low AND span.high
+JOIN geofix.aerial_embedding e USING (aerial_tile_id)
 WHERE e.model_id = {model_id} AND t.level = {level}
   AND ({datasets}::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
-  AND public.ST_Covers(public.ST_GeomFromEWKB({region}), geofix.s2_center(t.s2_id))
 ORDER BY t.aerial_tile_id
 
 -- STAGE

@@ -84,7 +84,7 @@ def test_a_pipeline_must_hang_together(stages: list, message: str) -> None:
 
 
 def test_kinds_are_those_that_exist() -> None:
-    assert set(kinds()) - {"probe", "statement", "sleepwalker"} == OFFERED
+    assert set(kinds()) - {"probe", "split", "statement", "sleepwalker"} == OFFERED
 
 
 def test_text_becomes_numbers_lists_and_absolute_paths() -> None:

@@ -56,3 +56,9 @@ def test_salad_by_its_options(tmp_path: Path) -> None:
 def test_the_hint_of_a_missing_model_names_both_ways_to_one(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"geofix train.*geofix models create"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("trunk", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp", "../resnet18"])
+def test_a_trunk_is_never_described_from_elsewhere(tmp_path: Path, trunk: str) -> None:
+    with pytest.raises(UsageError, match=r"trunk: .*pattern"):
+        create_model(tmp_path / "m", trunk=trunk)

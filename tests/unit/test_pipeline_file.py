@@ -13,6 +13,7 @@ from geofix.pipeline.context import Context
 from geofix.pipeline.file import load_pipeline
 from geofix.pipeline.inputs import digest, stamp
 from geofix.pipeline.stages import REPORTS, STAGES
+from geofix.pipeline.train_stage import one_part, with_changes
 
 HEAD = "name: test\nstages:\n"
 
@@ -154,3 +155,19 @@ def test_reports_of_two_stages_of_one_kind_do_not_overwrite_each_other(tmp_path)
     assert context.file(first, "localized.json") == out / "localized.json"
     assert context.file(second, "localized.json") == out / "localized-2.json"
     assert context.code_set("m", "cellmean", 16) == "test-m-cellmean-l16"
+
+
+def test_changes_of_a_training_configuration_are_made_or_refused(tmp_path):
+    raw = {"aerial": None, "epochs": 3, "loss": {"alpha": 2}}
+    made = with_changes(raw, {"loss.beta": 10, "ground.trunk": "x"})
+    assert made == {**raw, "loss": {"alpha": 2, "beta": 10}, "ground": {"trunk": "x"}}
+    for name in ("aerial.trunk", "epochs.many"):
+        with pytest.raises(BadInputError, match=f"{name}.* not a section"):
+            with_changes(raw, {name: 1})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b"])
+def test_a_trained_model_cannot_be_named_out_of_its_folder(name):
+    assert one_part("city v2") == "city v2"
+    with pytest.raises(UsageError, match="cannot be named"):
+        one_part(name)

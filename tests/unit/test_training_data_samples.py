@@ -255,6 +255,23 @@ def test_a_damaged_date_leaves_the_other(tmp_path: Path) -> None:
     assert [uri for uri, _ in batch.unreadable] == [str(first)]
 
 
+def test_the_damaged_one_of_several_rasters_is_named(
+    town: tuple[TrainingPhotos, AerialIndex], tmp_path: Path
+) -> None:
+    beside = write(
+        tmp_path / "beside.tif",
+        np.full((3, 64, 64), 90, np.uint8),
+        CRS,
+        centred(CRS, LON + 0.1, LAT, 1.0, 64),
+    )
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*")
+    photos = replace(town[0].take(np.zeros(1, np.int64)), lon=np.array([LON]), lat=np.array([LAT]))
+    index = index_of(tmp_path, [RasterSource(str(beside)), RasterSource(f"file://{broken}")])
+    batch = Pairs(photos, np.array([[0]]), PLAIN, PLAIN, index)[0]
+    assert [uri for uri, _ in batch.unreadable] == [f"file://{broken}"]
+
+
 def test_at_the_border_a_tile_is_not_moved_out(tmp_path: Path) -> None:
     made = snapshot(tmp_path, count=40, spread_m=SIZE_M / 2 - 1)
     photos, index = TrainingPhotos.from_snapshot(made, ["train", "val"]), AerialIndex.from_snapshot(made)

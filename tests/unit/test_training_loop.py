@@ -17,14 +17,21 @@ import pytest
 import torch
 from training_files import snapshot
 
-from geofix.errors import BadInputError, UsageError
+from geofix.errors import BadInputError, ServiceError, UsageError
+from geofix.imagery.transforms import InputTransform
 from geofix.log import progress_to
 from geofix.models.manifest import MANIFEST, model_directory
 from geofix.models.registry import load_model
 from geofix.spatial import s2
+from geofix.training import samples
 from geofix.training.checkpoint import OtherRunError
 from geofix.training.config import TrainingConfig, load_config, parse_config
+from geofix.training.distributed import Team
+from geofix.training.first_values import set_to_means
 from geofix.training.loop import train
+from geofix.training.pictures import embed_pictures, photo_pictures
+from geofix.training.places import TrainingPhotos
+from geofix.training.run import prepare
 from geofix.training.step import DivergedError
 
 TINY: dict[str, Any] = {
@@ -86,10 +93,11 @@ def test_a_run_makes_a_model(tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, average: float) -> None:
+@pytest.mark.parametrize(("average", "dropped"), [(0.0, 0.0), (0.9, 0.3)])
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, average: float, dropped: float) -> None:
     made = snapshot(tmp_path)
-    asked = config(average=average, validation={"keep": "last"})
+    ground = {**TINY["ground"], "trunk_options": {"drop_path_rate": dropped}}
+    asked = config(average=average, ground=ground, validation={"keep": "last"})
     train(asked, made.path, tmp_path / "whole")
     for step in (1, 3):  # within an epoch, then at the end of one
         with progress_to(Stopper(step)), pytest.raises(RuntimeError, match="cancelled"):
@@ -100,6 +108,75 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, average: float
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         assert torch.equal(value, parts[name]), name
+    histories = [(tmp_path / run / "epochs.jsonl").read_text() for run in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+class Disagreeing(Team):
+    """A team whose other process stands at another step."""
+
+    def same(self, number: int) -> bool:
+        return False
+
+
+def test_an_epoch_gone_through_again_has_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = snapshot(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with progress_to(Stopper(3)), pytest.raises(RuntimeError, match="cancelled"):
+        train(config(), made.path, Path("."))
+    early = Path("checkpoint.pt").read_bytes()
+    train(config(), made.path, Path("."), resume=True)
+    Path("checkpoint.pt").write_bytes(early)  # as if the machine had gone down before the last was written
+    train(config(), made.path, Path("."), resume=True)
+    assert [json.loads(line)["epoch"] for line in Path("epochs.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert load_model(Path("model")).name == "here"
+
+
+def test_checkpoints_of_different_steps_are_refused(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    train(config(epochs=1), made.path, tmp_path / "out")
+    with pytest.raises(BadInputError, match="checkpoint of another process is of another step"):
+        train(config(epochs=1), made.path, tmp_path / "out", resume=True, team=Disagreeing())
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    (tmp_path / "out").mkdir()
+    beside = [tmp_path / "out" / f".checkpoint{name}" for name in (".pt.12345", "-rank1.pt.12345")]
+    for path in beside:
+        path.write_bytes(b"half")
+    train(config(epochs=1), made.path, tmp_path / "out")
+    assert [path.exists() for path in beside] == [False, True], "another process's own is left to it"
+
+
+def test_prototypes_begin_at_the_mean_of_their_photos(tmp_path: Path) -> None:
+    made = snapshot(tmp_path, aerial=False, count=60)
+    run = prepare(config(prototypes={"level": 15}), made.path, tmp_path, torch.device("cpu"), Team())
+    state, photos = run.state, run.photos
+    assert state.table is not None and 1 < len(state.table) < 20
+    (tmp_path / "photos" / "0.png").unlink()
+    set_to_means(state, photos, seed=0, threads=1)
+    numbers, vectors = embed_pictures(
+        state.networks["ground"], photo_pictures(photos, state.networks["ground"].transform, threads=1)
+    )
+    assert 0 not in numbers and len(numbers) == len(photos) - 1
+    rows = state.table.rows_of(s2.parent(photos.s2_id[numbers], 15))
+    for row, vector in enumerate(state.table.unit().detach().numpy()):
+        mean = vectors[rows == row].mean(axis=0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_kept_pictures_are_the_same_in_every_pass(tmp_path: Path) -> None:
+    made = snapshot(tmp_path, aerial=False)
+    photos = TrainingPhotos.from_snapshot(made)
+    odd = InputTransform((32, 32), 1.0, "bilinear", (0.1, 0.2, 0.3), (0.7, 0.6, 0.5))
+    pictures = photo_pictures(photos, odd, threads=2, keep=True)
+    passes = [list(pictures.batches(7)) for _ in range(2)]
+    assert [len(numbers) for numbers, _ in passes[0]] == [7, 7, 6]
+    for first, second in zip(*passes, strict=True):
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
@@ -131,6 +208,24 @@ def test_without_imagery_prototypes_alone_are_trained(
     assert not (tmp_path / "other").exists()
 
 
+def test_rasters_that_are_all_gone_leave_prototypes(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    for raster in (tmp_path / "imagery").iterdir():
+        raster.unlink()
+    result = train(config(), made.path, tmp_path / "out")
+    assert "prototype_only.200" in result["val"] and "aerial_only.200" not in result["val"]
+    assert len(result["unreadable"]) == 2
+
+
+def test_tiles_of_another_size_than_ingested_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = snapshot(tmp_path)
+    for side_m in (154, 300):
+        prepare(config(tiles={"side_m": side_m}), made.path, tmp_path, torch.device("cpu"), Team())
+        assert ("another size than codes" in "".join(capsys.readouterr())) == (side_m == 300)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_photos_that_are_gone_are_named(tmp_path: Path, workers: int) -> None:
     made = snapshot(tmp_path)
@@ -139,6 +234,22 @@ def test_photos_that_are_gone_are_named(tmp_path: Path, workers: int) -> None:
     with pytest.raises(BadInputError, match=r"photos one after the other cannot be read; .*\.png") as caught:
         train(config(workers=workers), made.path, tmp_path / "out")
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_decoding_process_that_is_killed_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = snapshot(tmp_path)
+    decode, own = samples.read_photo, os.getpid()
+
+    def killed(uri: str, transform: InputTransform) -> Any:
+        if os.getpid() != own:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+        return decode(uri, transform)
+
+    monkeypatch.setattr(samples, "read_photo", killed)
+    with pytest.raises(ServiceError, match=r"decodes pictures ended .*--resume"):
+        train(config(workers=1), made.path, tmp_path / "out")
 
 
 def test_a_cell_with_one_photo_and_a_photo_without_a_tile(tmp_path: Path) -> None:
@@ -187,6 +298,10 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
         ({"tiles": {"shift_m": 90}}, "takes the camera out"),
         ({"loss": {"ground_prototype": 0}}, "needs ground_prototype"),
         ({"epochs": 0}, "epochs: .*greater than or equal to 1"),
+        ({"loss": {"lambda": 3}}, r"loss\.lambda: .*less than or equal to 1"),
+        ({"loss": {"beta": float("inf")}}, r"loss\.beta: .*finite"),
+        ({"batch": {"photos": 8, "neighbourhood_km": [10, 2]}}, r"batch\.neighbourhood_km: .*ascending"),
+        ({"seed": 1 << 64}, "seed: .*less than"),
     ],
 )
 def test_a_wrong_configuration_names_the_key(raw: dict[str, Any], named: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -11,7 +13,7 @@ from geofix.errors import GeofixError
 from geofix.spatial import s2
 from geofix_dashboard import data, links, maps, theme
 from geofix_dashboard.views import accuracy_compare, accuracy_errors, accuracy_photos, accuracy_places
-from geofix_dashboard.views.accuracy_choice import Choice
+from geofix_dashboard.views.accuracy_choice import Choice, go_to, steps
 
 VIEWS = {"places": "Map and table", "errors": "Errors", "photos": "Worst photos", "compare": "Compare"}
 THRESHOLDS_M = (25, 50, 100, 200, 500, 1_000, 25_000, 200_000, 750_000, 2_500_000)
@@ -50,16 +52,17 @@ def render() -> None:
 
 def focus_of(place: str | None) -> Focus:
     """The focus that a place of the URL names; everywhere when it names none."""
-    kind, _, code = (place or "").partition(":")
-    if not code:
-        return Focus()
-    if kind != "s2":
-        return Focus(region_level=kind, region_code=code)
-    try:
-        lo, hi = s2.range_of(s2.from_token(np.array([code])))
-    except (GeofixError, ValueError):
-        return Focus()
-    return Focus(lo=int(lo[0]), hi=int(hi[0]))
+    found = Focus()
+    for kind, code in steps(place):
+        if kind != "s2":
+            found = replace(found, region_level=kind, region_code=code)
+            continue
+        try:
+            lo, hi = s2.range_of(s2.from_token(np.array([code])))
+        except (GeofixError, ValueError):
+            return Focus()
+        found = replace(found, lo=int(lo[0]), hi=int(hi[0]))
+    return found
 
 
 def _choose(rows: pd.DataFrame) -> Choice | None:
@@ -83,6 +86,8 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
         )
         return None
     place = links.get("in")
+    if focus_of(place) == Focus():  # nothing that is a place
+        place = None
     bounds = data.evaluation_bounds(name, created, focus_of(place))
     if bounds is None:  # the place of another evaluation
         place = None
@@ -126,13 +131,19 @@ def _breadcrumb(place: str | None) -> None:
     links.put("in", place)
     if place is None:
         return
-    kind, _, code = place.partition(":")
-    left, right = st.columns([6, 1], vertical_alignment="center")
-    left.markdown(f"All photos  ›  **{'cell' if kind == 's2' else kind} `{code.replace('`', '')}`**")
-    if right.button("Back to all", icon=":material/arrow_back:", width="stretch"):
-        links.put("in", None)
-        links.forget("level_by")
-        st.rerun()
+    way = steps(place)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for i in range(len(way) + 1):
+            kind, code = ("", "All photos") if i == 0 else way[i - 1]
+            label = f"{'cell' if kind == 's2' else kind} {code}".strip().replace("`", "")
+            st.button(
+                label,
+                key=f"crumb-{i}",
+                type="tertiary" if i < len(way) else "secondary",
+                icon=":material/public:" if i == 0 else ":material/chevron_right:",
+                on_click=go_to,
+                args=(way[:i],),
+            )
 
 
 def _summary(choice: Choice) -> None:

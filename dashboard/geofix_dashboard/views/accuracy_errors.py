@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix.evaluation.metrics import wilson
 from geofix_dashboard import charts, data, maps, theme
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
 
 KS = (1, 5, 10, 100)
+CURVE_KS = (1, 2, 5, 10, 20, 50, 100)
+DISTANCES_M = (25.0, 100.0, 500.0)
+PHOTOS = (1.0, 5.0, 20.0)
 
 
 def render(choice: Choice) -> None:
@@ -31,7 +33,7 @@ def render(choice: Choice) -> None:
         charts.error_curve({name: curve for name, curve in curves.items() if curve[0]}, choice.threshold_m)
     with right:
         _recall(choice)
-        _by_distance(choice)
+    _splits(choice)
     _lines(choice)
 
 
@@ -58,22 +60,52 @@ def _recall(choice: Choice) -> None:
     st.dataframe(table, width="stretch")
 
 
-def _by_distance(choice: Choice) -> None:
-    """The stored split by distance to the nearest training photo, for the whole evaluation."""
-    found = choice.row["metrics"].get("by_training_distance") or {}
-    rows = [(label, part) for label, part in found.items() if part.get("recall")]
-    if not rows:
+def _splits(choice: Choice) -> None:
+    """Accuracy by what training has seen near the photo, and recall at K as curves."""
+    first, second, third = st.columns(3, gap="large")
+    near = theme.radius(choice.threshold_m)
+    with first:
+        theme.section("By distance to the nearest training photo", f"Within {near}, 95 % Wilson interval")
+        names = ["under 25 m", "25 to 100 m", "100 to 500 m", "500 m and more"]
+        _bins(choice, "distance", DISTANCES_M, names)
+    with second:
+        theme.section("By training photos in its cell", f"Within {near}, 95 % Wilson interval")
+        _bins(choice, "photos", PHOTOS, ["none", "1 to 4", "5 to 19", "20 and more"])
+    with third:
+        theme.section("Seen and unseen", f"Same localizer on other splits, within {near}")
+        _other_splits(choice)
+    theme.section("Recall by number of answers", "Percent with one of the first K answers within a distance")
+    radii = tuple(sorted({50.0, 100.0, 200.0, 1000.0, choice.threshold_m}))
+    rows = data.recall(choice.name, choice.created, CURVE_KS, radii, choice.focus)
+    charts.recall_curves(rows.assign(within=[theme.radius(radius) for radius in rows["radius_m"]]))
+
+
+def _bins(choice: Choice, by: str, edges: tuple[float, ...], names: list[str]) -> None:
+    rows = data.by_bin(choice.name, choice.created, choice.threshold_m, choice.focus, by, edges)
+    labels = ["unknown" if pd.isna(bin_) else names[int(bin_)] for bin_ in rows["bin"]]
+    charts.share_bars(rows.assign(label=labels), [*names, "unknown"])
+
+
+def _other_splits(choice: Choice) -> None:
+    """The evaluations that differ from this one in the split alone."""
+    every = data.evaluations()
+    alike = every[["localizer", "model", "code_set", "snapshot_id", "level"]].astype(str)
+    own = alike[every["evaluation"] == choice.name].iloc[0]
+    same = every[(alike == own).all(axis=1)]
+    rows = []
+    row: Any
+    for row in same.drop_duplicates("split", keep="last").itertuples():
+        found = data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
+        if found["n"]:
+            rows.append({"label": f"{row.split}", **found})
+    if len(rows) < 2:
+        theme.empty(
+            "Only one split was evaluated.",
+            "Seen and unseen cells are compared once both splits are.",
+            f"geofix evaluate run --localizer {choice.row['localizer']} --snapshot DIR --split test_unseen",
+        )
         return
-    theme.section("By distance to the nearest training photo", "First answer, whole evaluation, percent")
-    order = {"<25": 0, "25-100": 1, ">100": 2}
-    shown = []
-    for label, part in sorted(rows, key=lambda item: order.get(item[0], 9)):
-        row: dict[str, Any] = {"Training photo": f"{label} m", "n": part["n"]}
-        for radius, share in part["recall"].items():
-            low, high = wilson(round(share * part["n"] / 100), part["n"])
-            row[theme.radius(float(radius))] = f"{share:.1f} ({float(low):.0f}–{float(high):.0f})"
-        shown.append(row)
-    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch")
+    charts.share_bars(pd.DataFrame(rows), ["train", "val", "test_seen", "test_unseen"])
 
 
 def _lines(choice: Choice) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import data, links, theme
+from geofix_dashboard.views import accuracy_photo
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -16,7 +17,11 @@ PER_PAGE = 6
 
 
 def render(choice: Choice) -> None:
-    """Draw one page of photos."""
+    """Draw one page of photos, or the one that the URL names."""
+    named = links.get("photo_id")
+    if named and named.isdigit() and len(named) < 19:
+        accuracy_photo.render(choice, int(named))
+        return
     page = _page()
     rows = data.worst(choice.name, choice.created, choice.focus, PER_PAGE, page * PER_PAGE)
     if rows.empty:
@@ -34,11 +39,19 @@ def render(choice: Choice) -> None:
             st.columns(2, gap="medium"), rows.iloc[start : start + 2].itertuples(), strict=False
         ):
             with column.container(border=True):
-                _card(row)
+                card(row)
+                st.button(
+                    "Its answers on a map",
+                    icon=":material/zoom_in:",
+                    key=f"open-{row.photo_id}",
+                    on_click=links.put,
+                    args=("photo_id", str(row.photo_id)),
+                )
     _pager(page, total)
 
 
-def _card(row: Any) -> None:
+def card(row: Any) -> None:
+    """A photo beside what the answered place looks like, with credit."""
     st.markdown(
         f"**{theme.metres(row.error_m)}** from the truth" if not pd.isna(row.error_m) else "**No answer**"
     )

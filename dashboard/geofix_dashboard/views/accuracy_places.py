@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import data, maps, theme
-from geofix_dashboard.views.accuracy_choice import look_inside
+from geofix_dashboard.views.accuracy_choice import look_inside, show, steps
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -38,7 +38,8 @@ def render(choice: Choice) -> None:
         theme.section("Map", "Click a place to look inside it")
         # A map of its own for every place: as long as the key stays, a click stays and fades the rest.
         key = f"{MAP}-{choice.place or 'all'}"
-        chosen = choice.place.partition(":")[2] if choice.place else None
+        way = steps(choice.place)
+        chosen = way[-1][1] if way else None
         layer = maps.areas(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
         outline = choice.level if isinstance(choice.level, str) else "country"
         maps.draw(
@@ -117,12 +118,21 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
             "median": number("Median km" if far else "Median m", format="%.1f" if far else "%.0f"),
         },
     )
-    st.download_button(
+    left, right = st.columns(2)
+    right.button(
+        "Photos here, worst first",
+        icon=":material/photo_library:",
+        width="stretch",
+        on_click=show,
+        args=("photos",),
+    )
+    left.download_button(
         "Download as CSV",
         rows.drop(columns=["shape", "places"]).to_csv(index=False).encode(),
         file_name=f"accuracy-{choice.name}-{choice.level}-{choice.threshold_m:g}m.csv",
         mime="text/csv",
         icon=":material/download:",
+        width="stretch",
     )
 
 

@@ -10,11 +10,13 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import data, links, maps, theme
+from geofix_dashboard.views import coverage_needs
 
 SHOWN = {
     "photos": "Photos",
     "aerial": "Aerial tiles",
     "codes": "Kind of code",
+    "need": "Need",
 }
 CODE_COLOURS = {
     "ground and aerial": (34, 168, 132, 220),
@@ -47,11 +49,16 @@ def render() -> None:
         )
         return
     _tiles(rows)
+    if shown == "need":
+        rows = coverage_needs.with_needs(rows, pd.Timestamp.now("UTC"))
     left, right = st.columns([1, 1], gap="large")
     with left:
         _map(rows, level, shown)
     with right:
-        _table(rows, region)
+        if shown == "need":
+            coverage_needs.table(rows)
+        else:
+            _table(rows, region)
 
 
 def density_fill(column: str, most: int) -> Callable[[Any], list[int]]:
@@ -101,7 +108,7 @@ def _controls() -> tuple[pd.DataFrame, int, str, str]:
     levels = list(range(4, 19))
     usual = 13 if bounds is None else maps.level_for(bounds, cells_across=24, coarsest=4)
     names = list(data.table("region_levels")["level"])
-    first, second, third = st.columns([2, 2, 3])
+    first, second, third = st.columns([4, 6, 5])
     with first:
         level = int(
             links.choose(
@@ -154,6 +161,10 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
     bounds = maps.bounds_of(rows)
     if shown == "codes":
         layer = maps.areas(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip, bounds)
+    elif shown == "need":
+        largest = float(rows["need"].max())
+        top = rows.head(maps.MAX_FEATURES).iloc[::-1]  # what matters most lies on top
+        layer = maps.areas(top, coverage_needs.fill(largest), coverage_needs.tip, bounds)
     else:
         column = "photos" if shown == "photos" else "aerial_tiles"
         most = int(rows[column].max())
@@ -168,6 +179,8 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
     if shown == "codes":
         items = [(f"rgb{rgba[:3]}", text) for text, rgba in CODE_COLOURS.items()]
         theme.key_of(items, drawn)
+    elif shown == "need":
+        coverage_needs.legend(largest, drawn)
     else:
         density_legend(SHOWN[shown], most, f"{drawn}; grey: none")
 

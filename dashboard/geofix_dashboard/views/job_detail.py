@@ -11,6 +11,7 @@ import streamlit as st
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix_dashboard import actions, charts, job_data, links, place_data, theme
+from geofix_dashboard.guard import guarded
 
 OPEN = ("queued", "running", "lost", "paused")
 BAD = ("failed", "cancelled", "parked")
@@ -29,7 +30,7 @@ def render(job_id: str) -> None:
     if row.is_finished:
         _job(job_id)
     else:
-        st.fragment(run_every=2.0)(_live)(job_id)
+        st.fragment(run_every=2.0)(guarded(_live))(job_id)
 
 
 def _live(job_id: str) -> None:

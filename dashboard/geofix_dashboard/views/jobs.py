@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import job_data, links, theme
+from geofix_dashboard.guard import guarded
 from geofix_dashboard.views import job_detail, job_submit
 
 VIEWS = {"list": "Jobs", "submit": "Submit", "workers": "Workers and queues"}
@@ -51,6 +52,7 @@ def _jobs() -> None:
 
 
 @st.fragment(run_every=3.0)
+@guarded
 def _list(state: str | None, kind: str | None, page: int) -> None:
     """Counts and one page of jobs, fresh every three seconds."""
     counts, _, _ = job_data.overview()
@@ -127,6 +129,7 @@ def _open(ids: list[str]) -> None:
 
 
 @st.fragment(run_every=5.0)
+@guarded
 def _workers() -> None:
     """Queues and the processes that serve them, fresh every five seconds."""
     _, queues, workers = job_data.overview()

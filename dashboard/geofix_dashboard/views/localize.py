@@ -10,6 +10,7 @@ import streamlit as st
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix_dashboard import actions, data, links, place_data, theme, uploads
+from geofix_dashboard.guard import guarded
 from geofix_dashboard.views import localize_answer, localize_region
 
 MOST = 20  # photos of one job
@@ -133,6 +134,7 @@ def _previews(photos: list[uploads.Upload]) -> None:
 
 
 @st.fragment(run_every=1.0)
+@guarded
 def _wait(job_id: str) -> None:
     """Progress of the job, every second, until it has ended."""
     row = place_data.job(job_id)

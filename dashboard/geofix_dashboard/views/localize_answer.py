@@ -11,7 +11,6 @@ import pydeck as pdk
 import streamlit as st
 
 from geofix.database.queries.jobs import JobRow
-from geofix.spatial.distance import great_circle_m
 from geofix_dashboard import answers, links, maps, theme
 from geofix_dashboard.views import localize_evidence
 
@@ -133,9 +132,9 @@ def _map(answer: dict[str, Any], rows: pd.DataFrame, cell: str) -> None:
     rank = int(rows.loc[rows["code"] == cell, "rank"].iloc[0])
     views = {"all": "All candidates", "near": f"Around rank {rank}"}
     view = str(links.choose("zoom", "View", list(views), kind="segments", show=views.__getitem__))
-    bounds = maps.bounds_of(rows if view == "all" else _near(rows, cell))
+    bounds = maps.bounds_of(rows if view == "all" else maps.around(rows, cell, NEAR_M))
     layers = [
-        maps.areas(rows, fill, tip, bounds, chosen=cell),
+        maps.areas(rows.iloc[::-1], fill, tip, bounds, chosen=cell),  # the best lies on top
         *_credible(answer["credible"]),
         _ranks(rows.head(LISTED), bounds),
     ]
@@ -173,13 +172,6 @@ def _credible(regions: dict[str, Any]) -> list[pdk.Layer]:
         )
         for mass in sorted(regions, reverse=True)
     ]
-
-
-def _near(rows: pd.DataFrame, cell: str) -> pd.DataFrame:
-    """Candidates within 2 km of one of them."""
-    at = rows[rows["code"] == cell].iloc[0]
-    away = great_circle_m(rows["lon"].to_numpy(), rows["lat"].to_numpy(), at["lon"], at["lat"])
-    return rows[away <= NEAR_M]
 
 
 def _ranks(rows: pd.DataFrame, bounds: maps.Bounds) -> pdk.Layer:

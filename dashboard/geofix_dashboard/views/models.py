@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
-from geofix.database.engine import connect
-from geofix.database.queries import dashboard_models
-from geofix.errors import GeofixError
-from geofix.evaluation.metrics import wilson
-from geofix_dashboard import actions, charts, data, links, theme
+from geofix_dashboard import links, theme
+from geofix_dashboard.views import code_sets, model_parts
 
 PARTS = {"codes": "Code sets", "models": "Models"}
 TIME = "YYYY-MM-DD HH:mm"
@@ -26,266 +21,11 @@ def render() -> None:
     if part == "models":
         _models()
     else:
-        _code_sets()
-
-
-@data.cached
-def model_rows() -> pd.DataFrame:
-    """Models."""
-    with connect("reader") as conn:
-        return dashboard_models.model_rows(conn)
-
-
-@data.cached
-def code_set_rows() -> pd.DataFrame:
-    """Code sets."""
-    with connect("reader") as conn:
-        return dashboard_models.code_set_rows(conn)
-
-
-@data.cached
-def recall_history(code_set: str | None) -> pd.DataFrame:
-    """Recall checks of a code set, or of all."""
-    with connect("reader") as conn:
-        return dashboard_models.recall_history(conn, code_set)
-
-
-@data.cached
-def evaluations_of(code_set: str | None, model: str | None) -> pd.DataFrame:
-    """Evaluations of a code set or a model."""
-    with connect("reader") as conn:
-        return dashboard_models.evaluations_of(conn, code_set=code_set, model=model)
-
-
-def _code_sets() -> None:
-    rows = code_set_rows()
-    if rows.empty:
-        theme.empty(
-            "No code set was built yet.",
-            "A code set holds one code per cell, made by one model with one recipe; searches read it.",
-            "geofix codes build --model NAME --name CODES --snapshot DIR",
-            "geofix codes index CODES",
-        )
-        return
-    theme.section(
-        "Compare", "Choose a row for everything about it. Recall: share of the exact best k the index finds"
-    )
-    names = list(rows["name"])
-    st.dataframe(
-        compared(rows),
-        key="code-sets-table",
-        hide_index=True,
-        width="stretch",
-        height=theme.table_height(len(rows), 400),
-        on_select=lambda: _open("code-sets-table", "code_set", names),
-        selection_mode="single-row",
-        column_config=_columns(),
-    )
-    asked = links.get("code_set")
-    name = str(asked if asked in names else names[0])
-    _code_set(rows[rows["name"] == name].iloc[0])
-
-
-def compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per code set; every share with the n it rests on."""
-    return pd.DataFrame(
-        {
-            "name": rows["name"],
-            "state": [theme.state_mark(state) for state in rows["state"]],
-            "model": rows["model"],
-            "recipe": rows["recipe"],
-            "level": rows["level"],
-            "cells": rows["cells"],
-            "prototypes": rows["with_prototype"],
-            "aerial": rows["with_aerial"],
-            "kappa": pd.to_numeric(rows["kappa"]),
-            "size": [theme.size(value) for value in rows["bytes"]],
-            "index": [index_text(value) for value in rows["index_parameters"]],
-            "recall": [recall_text(row) for row in rows.itertuples()],
-            "within": [within_text(row) for row in rows.itertuples()],
-            "created": rows["created_at"],
-        }
-    )
-
-
-def _columns() -> dict[str, Any]:
-    number = st.column_config.NumberColumn
-    return {
-        "name": "Code set",
-        "state": "State",
-        "model": "Model",
-        "recipe": "Recipe",
-        "level": number("Level", format="%d"),
-        "cells": number("Cells", format="localized"),
-        "prototypes": number("With prototype", format="localized"),
-        "aerial": number("With aerial", format="localized"),
-        "kappa": number("κ", format="%.2f", help="Weight of the prototype in a hybrid"),
-        "size": "Size",
-        "index": "Index",
-        "recall": "Recall (n)",
-        "within": st.column_config.TextColumn(
-            "Within 200 m (95 %, n)", help="Newest evaluation with these codes"
-        ),
-        "created": st.column_config.DatetimeColumn("Built", format=TIME),
-    }
-
-
-def index_text(parameters: dict[str, Any]) -> str:
-    """An index in a few letters."""
-    if not parameters:
-        return "none: exact"
-    return f"{str(parameters.get('method', 'hnsw')).upper()} m {parameters.get('m')}, ef {parameters.get('ef_construction')}"
-
-
-def recall_text(row: Any) -> str:
-    """The last recall check with its number of queries."""
-    if pd.isna(row.recall):
-        return "–"
-    return f"{100 * row.recall:.1f} % @{int(row.recall_k)} (n = {int(row.recall_queries):,})"
-
-
-def within_text(row: Any) -> str:
-    """The newest evaluation within 200 m with its interval."""
-    if pd.isna(row.recall_200m_percent) or not row.evaluation_n:
-        return "–"
-    n = int(row.evaluation_n)
-    low, high = wilson(round(float(row.recall_200m_percent) * n / 100), n)
-    return f"{row.recall_200m_percent:.1f} % ({float(low):.0f}–{float(high):.0f}, n = {n:,})"
-
-
-def _open(table: str, parameter: str, names: list[str]) -> None:
-    picked = st.session_state[table]["selection"]["rows"]
-    if picked:
-        links.put(parameter, names[picked[0]])
-
-
-def _code_set(row: pd.Series) -> None:
-    name = str(row["name"])
-    theme.section(f"{name} · {theme.state_mark(str(row['state']))}", str(row["stale_reason"] or ""))
-    _use(name, str(row["state"]), int(row["cells"]))
-    left, right = st.columns([1, 1], gap="large")
-    with left:
-        calibration = row["calibration"] or {}
-        coverage = calibration.get("coverage") or {}
-        theme.facts(
-            [
-                ("Model", str(row["model"]), f"D = {int(row['dimension']) - 2}"),
-                ("Recipe", str(row["recipe"]), f"S2 level {row['level']}, {int(row['cells']):,} cells"),
-                ("Snapshot", str(row["snapshot"] or "–"), "first digits of its hash; what it was fitted on"),
-                ("Size", theme.size(row["bytes"]), "codes and index on disk"),
-                ("Norm M", f"{row['scale']:.4f}", "codes are completed to this norm"),
-                (
-                    "Temperature",
-                    _number(row["temperature"]),
-                    f"fitted on n = {calibration.get('queries', 0):,} photos",
-                ),
-                (
-                    "Coverage threshold",
-                    _number(coverage.get("threshold")),
-                    f"{coverage.get('covered', 0):,} photos inside, {coverage.get('uncovered', 0):,} outside",
-                ),
-                ("Index", index_text(row["index_parameters"]), _estimate(row["index_parameters"])),
-            ]
-        )
-        with st.expander("Configuration"):
-            st.json({"config": row["config"], "calibration": calibration, "index": row["index_parameters"]})
-    with right:
-        _recall(name)
-    _evaluations(evaluations_of(name, None), f"geofix evaluate run --code-set {name} --snapshot DIR")
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None or pd.isna(value) else f"{float(value):.4g}"
-
-
-def _estimate(parameters: dict[str, Any]) -> str:
-    known = parameters.get("estimated_bytes")
-    return "" if known is None else f"graph estimated at {theme.size(float(known))}"
-
-
-def _use(name: str, state: str, cells: int) -> None:
-    """Mark ready or stale, or drop; each asks once more."""
-    columns = st.columns([1, 1, 5])
-    if state in ("ready", "stale"):
-        other = "stale" if state == "ready" else "ready"
-        with columns[0].popover(f"Mark {other}", icon=":material/flag:", width="stretch"):
-            told = (
-                "Searches still use it, and say that it is stale."
-                if other == "stale"
-                else "It counts as current."
-            )
-            st.markdown(told)
-            if st.button(f"Yes, mark it {other}", type="primary", key="mark_yes"):
-                _do(lambda: actions.mark(name, other))
-        with columns[1].popover("Drop", icon=":material/delete:", width="stretch"):
-            st.markdown(f"Removes {cells:,} codes and their index for good. Evaluations keep their rows.")
-            typed = st.text_input("Type the name of the code set", key="drop_name")
-            if st.button("Drop it", type="primary", disabled=typed != name, key="drop_yes"):
-                _do(lambda: actions.drop(name))
-
-
-def _do(action: Any) -> None:
-    try:
-        action()
-    except GeofixError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    data.forget()
-    links.put("code_set", None)
-    st.rerun()
-
-
-def _recall(name: str) -> None:
-    theme.section("Recall of the index over time", "Against exact search on stored photos")
-    rows = recall_history(name)
-    if rows.empty:
-        theme.empty(
-            "Never measured.",
-            "Without an index every search is exact. With one, a check compares both.",
-            f"geofix codes index {name}",
-            f"geofix jobs submit recall_check -p code_set={name}",
-        )
-        return
-    charts.recall_points(rows)
-    last = rows.iloc[0]
-    st.caption(
-        f"Last: {100 * last['recall']:.1f} % of the exact best {int(last['k'])}, n = {int(last['queries']):,} photos, "
-        f"{int(last['cells_in_scope']):,} cells in scope ({last['scope']})"
-    )
-
-
-def _evaluations(rows: pd.DataFrame, command: str) -> None:
-    theme.section("Evaluations", "Percent of photos within a distance, 95 % Wilson interval")
-    if rows.empty:
-        theme.empty("Never evaluated.", "Let it answer the test photos of a snapshot.", command)
-        return
-    shown = rows[["evaluation", "localizer", "split", "n"]].copy()
-    for metres in (100, 200):
-        shown[f"within {metres} m"] = [
-            _interval(value, int(n))
-            for value, n in zip(rows[f"recall_{metres}m_percent"], rows["n"], strict=True)
-        ]
-    shown["median error"] = [
-        theme.metres(None if pd.isna(value) else float(value)) for value in rows["median_m"]
-    ]
-    shown["oracle 100 m"] = [
-        theme.percent(None if pd.isna(v) else float(v)) for v in rows["oracle_100m_percent"]
-    ]
-    grey = shown.style.apply(
-        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
-    )
-    st.dataframe(grey, hide_index=True, width="stretch", height=theme.table_height(len(shown), 360))
-
-
-def _interval(percent: Any, n: int) -> str:
-    if pd.isna(percent) or not n:
-        return "–"
-    low, high = wilson(round(float(percent) * n / 100), n)
-    return f"{float(percent):.1f} ({float(low):.0f}–{float(high):.0f})"
+        code_sets.render()
 
 
 def _models() -> None:
-    rows = model_rows()
+    rows = model_parts.model_rows()
     if rows.empty:
         theme.empty(
             "No model was registered yet.",
@@ -318,7 +58,7 @@ def _models() -> None:
         hide_index=True,
         width="stretch",
         height=theme.table_height(len(rows), 400),
-        on_select=lambda: _open("models-table", "model", names),
+        on_select=lambda: model_parts.open_row("models-table", "model", names),
         selection_mode="single-row",
         column_config={
             "name": "Model",
@@ -366,7 +106,8 @@ def _model(row: pd.Series) -> None:
         )
     with right:
         measured = (row["metrics"] or {}).get("val") or {}
-        theme.section("Validation at the end of training", "Percent of validation photos within metres")
+        n = (row["snapshot_counts"] or {}).get("val", 0)
+        theme.section("Validation at the end of training", f"Percent of n = {n:,} validation photos within")
         values = {
             key: value for key, value in measured.items() if "." in key and isinstance(value, int | float)
         }
@@ -374,9 +115,9 @@ def _model(row: pd.Series) -> None:
             parts = [(*key.rpartition(".")[::2], float(value)) for key, value in values.items()]
             table = pd.DataFrame(parts, columns=["localizer", "metres", "percent"])
             st.dataframe(
-                table.pivot(index="localizer", columns="metres", values="percent")
-                .pipe(lambda frame: frame[sorted(frame.columns, key=float)])
-                .rename(columns=lambda metres: theme.radius(float(metres)))
+                table.assign(metres=pd.to_numeric(table["metres"]))
+                .pivot(index="localizer", columns="metres", values="percent")
+                .rename(columns=theme.radius)
                 .round(1),
                 width="stretch",
             )
@@ -386,6 +127,7 @@ def _model(row: pd.Series) -> None:
             )
         with st.expander("Configuration, input and metrics"):
             st.json({key: row[key] for key in ("config", "input_transform", "metrics")}, expanded=1)
-    _evaluations(
-        evaluations_of(None, name), f"geofix evaluate run --localizer knn --model {name} --snapshot DIR"
+    model_parts.evaluations(
+        model_parts.evaluations_of(None, name),
+        f"geofix evaluate run --localizer knn --model {name} --snapshot DIR",
     )

@@ -14,6 +14,7 @@ from geofix.database.sandbox import ask
 from geofix.errors import GeofixError
 from geofix.settings import get_settings
 from geofix_dashboard import links, maps, theme
+from geofix_dashboard.views import sql_answer
 
 MOST_ROWS = 10_000  # a browser's table; `geofix sql` hands out more
 OWN = "your own"
@@ -40,14 +41,20 @@ def render() -> None:
     if "sql_text" not in st.session_state:
         st.session_state["sql_text"] = links.get("q") or EXAMPLES[links.get("example") or ""]
     st.text_area("Statement", key="sql_text", height=230)
-    left, right = st.columns([1, 5], vertical_alignment="center")
+    left, middle, last, right = st.columns([2, 2, 2, 7], vertical_alignment="center")
     run = left.button("Run", type="primary", icon=":material/play_arrow:", width="stretch")
+    explain = middle.button("Explain", icon=":material/account_tree:", width="stretch", key="sql_explain")
+    with last.popover("History", icon=":material/history:", width="stretch"):
+        sql_answer.history()
     right.caption(
         f"Read-only · one statement · at most {settings.sql_timeout_s:g} s and {limit:,} rows · "
         "schema `geofix`: views `photo`, `cell`, `prediction_top1`, `evaluation_summary`, `job_status`"
     )
     if run:
         _run(st.session_state["sql_text"], limit)
+    if explain:
+        _explain(st.session_state["sql_text"])
+        return
     if (problem := st.session_state.get("sql_problem")) is not None:
         st.error(problem, icon=":material/error:")
     elif (result := st.session_state.get("sql_result")) is not None:
@@ -89,9 +96,23 @@ def _run(statement: str, limit: int) -> None:
     links.put("q", None if text in EXAMPLES.values() or len(text) > 1500 else text)
     try:
         with st.spinner("The database works on it"):
-            st.session_state["sql_result"] = answer(text, limit)
+            result = answer(text, limit)
+        st.session_state["sql_result"] = result
+        sql_answer.remember(text, len(result.rows), result.seconds)
     except GeofixError as error:
         st.session_state["sql_problem"] = str(error)
+
+
+def _explain(statement: str) -> None:
+    """The server's plan; the statement is not run."""
+    text = statement.strip().rstrip(";")
+    try:
+        plan = sql_answer.plan(text) if text else "The statement is empty."
+    except GeofixError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    theme.section("Plan", "How the server would run it, with its estimates; it was not run")
+    st.code(plan, language=None)
 
 
 def answer(statement: str, limit: int) -> Result:
@@ -149,13 +170,10 @@ def _show(result: Result) -> None:
         _map(result)
     plain = result.rows.drop(columns=result.geometry)
     st.dataframe(plain, hide_index=True, width="stretch", height="auto" if len(plain) < 12 else 420)
-    st.download_button(
-        "Download as CSV",
-        _with_text(result).to_csv(index=False).encode(),
-        file_name="answer.csv",
-        mime="text/csv",
-        icon=":material/download:",
-    )
+    shapes = _in_degrees(result) if result.geometry else None
+    sql_answer.downloads(_with_text(result), plain, shapes)
+    with st.expander("Chart", icon=":material/bar_chart:"):
+        sql_answer.chart(plain)
     if result.attribution:
         st.caption("Data: " + " · ".join(result.attribution))
 
@@ -181,6 +199,15 @@ def _shapes(result: Result, name: str) -> list[Any]:
     import shapely
 
     return list(shapely.from_wkb([value if isinstance(value, str) else None for value in result.rows[name]]))
+
+
+def _in_degrees(result: Result) -> list[Any] | None:
+    """Shapes of the first geometry column; None where one is in another reference system than EPSG:4326."""
+    import shapely
+
+    shapes = _shapes(result, result.geometry[0])
+    strange = any(shape is not None and shapely.get_srid(shape) not in (0, 4326) for shape in shapes)
+    return None if strange else shapes
 
 
 def _map(result: Result) -> None:

@@ -31,7 +31,7 @@ def build(
     ] = None,
     level: Annotated[int, typer.Option(min=1, max=24, help="S2 level of the cells.")] = 16,
     snapshot: Annotated[
-        Path | None, typer.Option(help="Snapshot directory with the training photos.")
+        Path | None, typer.Option(help="Snapshot directory with the training photos; default: the model's.")
     ] = None,
     region: Annotated[
         str | None, typer.Option(help="Only cells in this region: LEVEL:CODE, a file or WKT.")
@@ -60,6 +60,7 @@ def build(
     from geofix.codes.build import Recipe, build_code_set
     from geofix.codes.upsample import Upsample
     from geofix.database.engine import connect
+    from geofix.database.queries.codes import find_code_set
     from geofix.database.queries.models import find_model
     from geofix.errors import UsageError
     from geofix.ingest.region_text import region_ewkb
@@ -83,8 +84,9 @@ def build(
             upsample=upsample,  # type: ignore[arg-type]
             kappa=weight,
         )
-        if calibrate and frozen is not None and frozen.counts.get("val", 0):
-            result["calibration"] = _fitted(conn, code_set, frozen.snapshot_id)
+        used = find_code_set(conn, code_set).snapshot_id  # the model's own where none was named
+        if calibrate and used is not None and (frozen is None or frozen.counts.get("val", 0)):
+            result["calibration"] = _fitted(conn, code_set, used)
     emit({"code_set": code_set, **result}, as_json=json)
 
 

@@ -26,6 +26,7 @@ from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError, UsageError
 from geofix.log import get_logger
 from geofix.spatial import s2
+from geofix.spatial.covering import cover
 
 _CELL_DEG = 144.0  # a cell of level l is nowhere wider than this / 2^l degrees of latitude
 
@@ -186,10 +187,12 @@ def _photos(
 
 
 def _tiles(conn: Connection, code_set: CodeSet, model: ModelRow, region: bytes) -> CellVectors:
-    cells, vectors = queries.tiles_in_region(
-        conn, model, code_set.level, region, code_set.config.get("datasets")
+    ranges = cover(shapely.from_wkb(region))
+    cells, vectors = queries.tiles_in_ranges(
+        conn, model, code_set.level, ranges, code_set.config.get("datasets")
     )
-    ids, means, _ = cell_means(vectors, cells, code_set.level)
+    inside = centres_inside(cells, region)
+    ids, means, _ = cell_means(vectors[inside], cells[inside], code_set.level)
     return CellVectors.of_tiles(ids, means)
 
 

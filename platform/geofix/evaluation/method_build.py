@@ -356,6 +356,11 @@ def _ensemble(plan: Plan, first: Source, second: Source) -> list[Row]:
     models = (first.name, second.name)
     both = np.all([plan.val.known[name] for name in models], axis=0)
     common = np.intersect1d(a.ids, b.ids)
+    if not len(common):
+        raise BadInputError(
+            f"The prototypes of {first.name} and {second.name} have no cell in common.",
+            hint="Train both on one snapshot.",
+        )
     empty = np.zeros((len(common), b.vectors.shape[1]), np.float32)
     # Two encoders: their similarities are those of vectors side by side, each with zeros for the other.
     left = np.concatenate([a.vectors[np.isin(a.ids, common)], empty], axis=1)

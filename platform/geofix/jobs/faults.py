@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -38,10 +40,25 @@ def is_passing(error: BaseException) -> bool:
     """
     if isinstance(error, GeofixError):
         return error.job_state == "queued"
-    return any(
-        isinstance(item, _SERVER) or (isinstance(item, OSError) and item.errno in PASSING_ERRNO)
-        for item in _chain(error)
-    )
+    return any(isinstance(item, _SERVER) or _number(item) in PASSING_ERRNO for item in _chain(error))
+
+
+def told(error: BaseException) -> str:
+    """An unexpected error in one line, with the fault of the machine that a library may have hidden in it."""
+    text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+    for item in _chain(error.__cause__ or error.__context__):
+        number = _number(item)
+        if number in PASSING_ERRNO:
+            return f"{os.strerror(number)} ({text})"
+    return text
+
+
+def _number(error: BaseException) -> int:
+    """The system's number of a fault, or 0; libraries written in Rust (safetensors) give it in their text."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else 0
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

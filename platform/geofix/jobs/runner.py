@@ -17,7 +17,7 @@ from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix.jobs import service
-from geofix.jobs.faults import is_passing
+from geofix.jobs.faults import is_passing, told
 from geofix.jobs.heartbeat import Heartbeat, JobStoppedError, clock, log_lines_to
 from geofix.jobs.service import as_json
 from geofix.jobs.settings import JobSettings
@@ -157,13 +157,11 @@ def _outcome(job: JobRow, beat: Heartbeat, settings: JobSettings) -> Outcome:
 
 def _split(job: JobRow, beat: Heartbeat, conn: FencedConnection, chunks: Chunks) -> Outcome:
     """Chunks and the end of the claim in one transaction: all of it, or nothing."""
+    beat.close()  # first: it writes the row that this transaction is going to hold
     made = service.insert_chunks(conn, job, chunks)
     if made is None:
-        beat.check()
-        beat.close()
-        beat.check()
-        raise FencedOutError
-    beat.close()
+        conn.rollback()
+        return Outcome("cancelled")  # or lost, which is seen when this is to be written
     psycopg.Connection.commit(conn)
     return Outcome("split", f"{len(made)} chunks", made=tuple(made))
 
@@ -182,7 +180,7 @@ def _failed(job: JobRow, beat: Heartbeat, error: BaseException, settings: JobSet
     if isinstance(error, GeofixError):
         text = str(error)
     else:
-        text = f"{type(error).__name__}: {error}".strip()
+        text = told(error)
         trace = "".join(traceback.format_exception(error))
         beat.event("log", f"unexpected {type(error).__name__}", {"level": "error", "traceback": trace})
         beat.flush()

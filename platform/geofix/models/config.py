@@ -19,7 +19,10 @@ class EncoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trunk: str = Field(description="A timm model name, such as mobilenetv2_100.")
+    trunk: str = Field(
+        pattern=r"^[\w.]+$",  # not hf-hub:NAME, whose description timm would fetch
+        description="A timm model name, such as mobilenetv2_100.",
+    )
     trunk_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="More arguments of timm.create_model, such as pad_type: same."
     )

@@ -9,6 +9,7 @@ from typing import Any
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
+from geofix.errors import BadInputError, UsageError
 from geofix.log import get_logger
 from geofix.models.manifest import MANIFEST, WEIGHTS, read_manifest
 from geofix.pipeline.context import Context
@@ -27,7 +28,7 @@ def train(context: Context, stage: Train) -> dict[str, Any]:
 
     where = str(stage.config)
     config = parse_config(with_changes(load_raw(stage.config), stage.changes), where)
-    out = get_settings().home_dir / "training" / context.pipeline.name / stage.name
+    out = get_settings().home_dir / "training" / context.pipeline.name / one_part(stage.name)
     # The run takes minutes to days: no transaction stays open meanwhile.
     context.conn.commit()
     begun = (out / "checkpoint.pt").exists()
@@ -49,7 +50,7 @@ def kept_model(made: Path, name: str) -> Path:
     A later training of the same name writes elsewhere, so what is registered never changes under its users.
     """
     sha256 = read_manifest(made).weights_sha256
-    directory = get_settings().home_dir / "models" / f"{name}-{sha256[:12]}"
+    directory = get_settings().home_dir / "models" / f"{one_part(name)}-{sha256[:12]}"
     if not (directory / MANIFEST).is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         beside = directory.with_name(f".{directory.name}.new")
@@ -57,6 +58,17 @@ def kept_model(made: Path, name: str) -> Path:
         shutil.copytree(made, beside)
         beside.rename(directory)
     return directory
+
+
+def one_part(name: str) -> str:
+    """A model's name as one part of a path.
+
+    Raises:
+        UsageError: It would lead elsewhere.
+    """
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise UsageError(f"A model cannot be named {name!r}.", hint="Use letters, digits, - and _.")
+    return name
 
 
 def register_trained(conn: Connection, directory: Path, name: str) -> ModelRow:
@@ -71,7 +83,11 @@ def register_trained(conn: Connection, directory: Path, name: str) -> ModelRow:
 
 
 def with_changes(raw: Any, changes: dict[str, Any]) -> Any:
-    """A configuration with dotted keys replaced, such as `loss.ground_aerial`."""
+    """A configuration with dotted keys replaced, such as `loss.ground_aerial`.
+
+    Raises:
+        BadInputError: A key lies below one that is no section.
+    """
     if not isinstance(raw, dict):
         return raw
     out = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
@@ -80,5 +96,10 @@ def with_changes(raw: Any, changes: dict[str, Any]) -> Any:
         section = out
         for parent in parents:
             section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise BadInputError(
+                    f"The change {name!r} cannot be made: {parent} is {section!r}, not a section.",
+                    hint=f"Change {parent} as a whole.",
+                )
         section[last] = value
     return out

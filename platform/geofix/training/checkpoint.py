@@ -32,11 +32,14 @@ def checkpoint_path(out: Path, team: Team) -> Path:
     return out / (NAME if team.leads else f"checkpoint-rank{team.rank}.pt")
 
 
-def write_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_sha256: str) -> None:
+def write_checkpoint(
+    path: Path, state: State, config: TrainingConfig, snapshot_sha256: str, team: Team
+) -> None:
     """Write a checkpoint beside its place and rename it there; under torchrun every rank writes its own.
 
     It holds weights, optimisers, running means, random state, clock, configuration (with the resolved input
-    transforms inside the encoders' own) and the snapshot's hash.
+    transforms inside the encoders' own) and the snapshot's hash. All ranks must call it at the same step:
+    they rename when all have written, so that what lies there is of one step.
     """
     described = {
         "format": FORMAT,
@@ -63,17 +66,26 @@ def write_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_
             torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
+        team.wait()
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_sha256: str) -> None:
+def clear_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote this checkpoint left beside it."""
+    for beside in path.parent.glob(f".{path.name}.*"):
+        beside.unlink(missing_ok=True)
+
+
+def read_checkpoint(
+    path: Path, state: State, config: TrainingConfig, snapshot_sha256: str, team: Team
+) -> None:
     """Put a checkpoint's content into a state that was made for the same run.
 
     Raises:
         NotFoundError: There is no checkpoint.
-        BadInputError: It is damaged.
+        BadInputError: It is damaged, or those of the ranks are of different steps.
         OtherRunError: It was written by a run of another snapshot, configuration or number of processes; the
             message names what differs.
     """
@@ -108,6 +120,11 @@ def read_checkpoint(path: Path, state: State, config: TrainingConfig, snapshot_s
     clock = described["clock"]
     best = clock.pop("best")
     state.clock = Clock(**clock, best=None if best is None else (float(best[0]), int(best[1])))
+    if not team.same(state.clock.step):
+        raise BadInputError(
+            f"{path} is of step {state.clock.step}, the checkpoint of another process is of another step.",
+            hint="One was copied or lost; begin again without --resume, in a new directory.",
+        )
 
 
 def _check(path: Path, described: dict[str, Any], config: TrainingConfig, snapshot_sha256: str) -> None:

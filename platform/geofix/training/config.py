@@ -17,9 +17,9 @@ Unit = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    """A part of the file; unknown keys are refused."""
+    """A part of the file; unknown keys are refused, and so are infinity and what is no number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EncoderSection(_Section):
@@ -70,13 +70,15 @@ class LossSection(_Section):
     kind: Literal["multi_similarity", "softmax"] = "multi_similarity"
     alpha: Positive = 1.0
     beta: Positive = 50.0
-    lam: float = Field(0.0, alias="lambda", description="Similarity at which pull and push turn.")
+    lam: float = Field(
+        0.0, alias="lambda", ge=-1, le=1, description="Similarity at which pull and push turn."
+    )
     temperature: Positive = Field(0.05, description="Of the softmax.")
     ground_prototype: Annotated[float, Field(ge=0)] = 1.0
     ground_aerial: Annotated[float, Field(ge=0)] = 1.0
     aerial_prototype: Annotated[float, Field(ge=0)] = 1.0
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class TileSection(_Section):
@@ -107,6 +109,13 @@ class BatchSection(_Section):
     balance: Share = Field(0.5, description="0: as many as there are; 1: every cell alike.")
     jitter: Share = Field(0.25, description="How far brightness, contrast and saturation vary, both views.")
     crop: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Least share of a photo's area kept.")
+
+    @field_validator("neighbourhood_km")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("radii must be positive and ascending, such as [2, 10]")
+        return value
 
 
 class OptimiserSection(_Section):
@@ -143,7 +152,7 @@ class TrainingConfig(_Section):
     optimiser: OptimiserSection = OptimiserSection()
     validation: ValidationSection = ValidationSection()
     epochs: Unit = 10
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of the training photos that is used, drawn by the seed."
     )

@@ -62,13 +62,17 @@ class Team:
             return network
         return DistributedDataParallel(network, process_group=self.group)
 
-    def any(self, asked: bool) -> bool:
-        """Whether any process says yes; all learn it at the same step."""
+    def highest(self, number: int) -> int:
+        """The largest number that any process brings; all learn it at the same step."""
         if self.group is None:
-            return asked
-        flag = torch.tensor(int(asked), device=_device(self.group))
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.group)
-        return bool(flag.item())
+            return number
+        found = torch.tensor(number, device=_device(self.group))
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
+        return int(found.item())
+
+    def same(self, number: int) -> bool:
+        """Whether all processes bring the same number."""
+        return self.highest(number) == -self.highest(-number)
 
     def rows(self, part: Tensor, total: int) -> Tensor:
         """All rows of a table, on the CPU, from the parts that the ranks hold."""

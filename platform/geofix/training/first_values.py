@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from geofix.errors import BadInputError
 from geofix.log import progress
 from geofix.spatial import s2
-from geofix.training.pictures import embed_pictures, photo_pictures
+from geofix.training.pictures import embed_batches, photo_pictures
 from geofix.training.places import TrainingPhotos
 from geofix.training.state import State
 
@@ -40,20 +40,22 @@ def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: in
     chosen = chosen.take(np.flatnonzero((rows >= table.first_row) & (rows < table.stop_row)))
     encoder = state.networks["ground"]
     state.eval()
+    sums = np.zeros((table.stop_row - table.first_row, encoder.dimension), np.float32)
+    read = 0
     with progress("first values of the prototypes", len(chosen), "photos") as advance:
         pictures = photo_pictures(chosen, encoder.transform, threads=threads)
-        numbers, vectors = embed_pictures(encoder, pictures, on_step=advance)
-    if not len(numbers):
+        for numbers, vectors in embed_batches(encoder, pictures):
+            rows = table.rows_of(s2.parent(chosen.s2_id[numbers], table.level))
+            np.add.at(sums, rows - table.first_row, vectors)
+            read += len(numbers)
+            advance(len(numbers))
+    if not read:
         raise BadInputError(
             f"None of {len(chosen)} training photos can be read, the first is {chosen.uri[0]}.",
             hint="Are the photos where the snapshot says?",
         )
-    rows = table.rows_of(s2.parent(chosen.s2_id[numbers], table.level))
-    sums = np.zeros((len(table), vectors.shape[1]))
-    np.add.at(sums, rows, vectors.astype(np.float64))
-    length = np.linalg.norm(sums, axis=1)
-    found = np.flatnonzero(length > 0)
-    table.set_rows(found, torch.from_numpy((sums[found] / length[found, None]).astype(np.float32)))
+    found = np.flatnonzero(np.linalg.norm(sums, axis=1) > 0)
+    table.set_rows(found + table.first_row, torch.from_numpy(sums[found]))
 
 
 def _some_per_cell(photos: TrainingPhotos, level: int, seed: int) -> NDArray[np.int64]:

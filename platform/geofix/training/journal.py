@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -43,12 +44,18 @@ class Journal:
         self._scalar("step/rate", rate, step)
         self._scalar("step/photos_per_second", photos_per_second, step)
 
-    def validation(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        """The figures of an epoch."""
-        for name, value in figures.items():
-            self._scalar(f"val/{name}", value, step)
-        with (self._out / "epochs.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"epoch": epoch, "step": step, **figures}) + "\n")
+    def validation(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """The figures of all epochs so far, the last of which is new to the curves.
+
+        The file is written whole: an epoch gone through again after a crash has one line all the same.
+        """
+        last = history[-1]
+        for name, value in last.items():
+            if name not in ("epoch", "step"):
+                self._scalar(f"val/{name}", value, last["step"])
+        beside = self._out / ".epochs.jsonl"
+        beside.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+        beside.replace(self._out / "epochs.jsonl")
 
     @staticmethod
     def line(outcome: Outcome, photos_per_second: float) -> str:

@@ -38,7 +38,7 @@ def _judge(run: Run, rows: Tensor | None) -> None:
             with autocast(config, run.state.device):
                 figures = validate(run.state, run.chosen, prototypes)
             clock.history.append({"epoch": clock.epoch, "step": clock.step, **figures})
-            run.journal.validation(clock.step, clock.epoch, figures)
+            run.journal.validation(clock.history)
         main = figures.get("main")
         last = clock.epoch == config.epochs
         started = run.state.table is None or clock.table_started
@@ -72,7 +72,7 @@ def _model(run: Run, rows: Tensor | None, figures: dict[str, float]) -> Model:
         "terms": _terms(run),
         "tile_side_m": config.tiles.side_m,
     }
-    return Model(run.out.name, dict(state.networks), tensors, metadata)
+    return Model(run.out.resolve().name, dict(state.networks), tensors, metadata)
 
 
 def _terms(run: Run) -> list[str]:

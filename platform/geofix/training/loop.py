@@ -12,13 +12,18 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from geofix.errors import GeofixError, UsageError
+from geofix.errors import GeofixError, ServiceError, UsageError
 from geofix.log import progress
 from geofix.losses.sampled import SampledNegatives
 from geofix.models.registry import choose_device
 from geofix.settings import get_settings
 from geofix.training.batches import plan_epoch
-from geofix.training.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from geofix.training.checkpoint import (
+    checkpoint_path,
+    clear_unfinished,
+    read_checkpoint,
+    write_checkpoint,
+)
 from geofix.training.colour import Jitter
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team, own_device
@@ -29,6 +34,8 @@ from geofix.training.samples import Augmentation, Batch, Pairs
 from geofix.training.signals import Stop, stop_on_signals
 from geofix.training.state import State, set_rates, update_average
 from geofix.training.step import take_step
+
+_STOP = 2  # what a process wishes after a step: 1 a checkpoint, 2 an end
 
 
 def train(
@@ -60,6 +67,7 @@ def train(
         UsageError: `out` holds another run, or the checkpoint is of another configuration.
         BadInputError: Snapshot, weights or checkpoint cannot be used.
         DivergedError: The loss is no longer a number.
+        ServiceError: A process that decodes pictures was killed.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -73,10 +81,20 @@ def train(
             f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
         )
     out.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(path)
     if resume:
-        read_checkpoint(path, run.state, run.config, run.snapshot.sha256)
+        read_checkpoint(path, run.state, run.config, run.snapshot.sha256, team)
     with run.journal, stop_on_signals() as stop:
-        _epochs(run, stop, path)
+        try:
+            _epochs(run, stop, path)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # DataLoader says it so, or its pipe breaks; files that cannot be read never come here.
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise
+            raise ServiceError(
+                f"A process that decodes pictures ended at step {run.state.clock.step}: {error}",
+                hint="Memory may be short: lower `workers` or `batch.photos`, then go on with --resume.",
+            ) from error
     return result_of(run)
 
 
@@ -88,7 +106,7 @@ def _epochs(run: Run, stop: Stop, path: Path) -> None:
         clock.epoch, clock.place = clock.epoch + 1, 0
         if clock.epoch % config.validation.every == 0 or clock.epoch == config.epochs:
             judge(run)
-        write_checkpoint(path, run.state, config, run.snapshot.sha256)
+        write_checkpoint(path, run.state, config, run.snapshot.sha256, run.team)
 
 
 def _start_table(run: Run) -> None:
@@ -124,19 +142,25 @@ def _epoch(run: Run, stop: Stop, path: Path) -> None:
             speed = seen / (time.monotonic() - began)
             if run.team.leads:
                 run.journal.step(clock.step, outcome, share, speed)
+            together = run.team.size == 1
             try:
                 advance(1, run.journal.line(outcome, speed))
-                stop.asked = run.team.any(stop.asked)
-                stop.check()
+                due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                wish = run.team.highest(_STOP if stop.asked else int(due))
+                together = True
+                if wish == _STOP:  # of any process; a signal that came since then waits for the next step
+                    stop.asked = True
+                    stop.check()
             except BaseException as error:
                 # Every step is whole here, so whatever wants the run to end may have it, and go on later;
-                # unless somebody else has gone on with it already, whose checkpoint must stay.
-                if getattr(error, "leaves_nothing", False):
+                # unless somebody else has gone on with it already, whose checkpoint must stay, or this is
+                # one of several processes and the others do not end at this step.
+                if getattr(error, "leaves_nothing", False) or not together:
                     raise
-                write_checkpoint(path, state, config, run.snapshot.sha256)
+                write_checkpoint(path, state, config, run.snapshot.sha256, run.team)
                 raise
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                write_checkpoint(path, state, config, run.snapshot.sha256)
+            if wish:
+                write_checkpoint(path, state, config, run.snapshot.sha256, run.team)
                 saved = time.monotonic()
 
 
@@ -178,6 +202,8 @@ def _batches(run: Run) -> Iterator[Batch]:
         prefetch_factor=2 if workers else None,
         pin_memory=run.state.device.type == "cuda",
         worker_init_fn=_begin_worker,
+        # Each loader draws a seed: from the run's own generator a resumed epoch would draw one more.
+        generator=torch.Generator(),
     )
     for found in loader:
         if isinstance(found, GeofixError):

@@ -329,7 +329,9 @@ def _cut(view: View, square: Square, unreadable: dict[str, str]) -> NDArray[np.u
             square.offset_m,
         )
     except GeofixError as error:
-        unreadable[view.rasters[0].uri] = error.message
+        # Errors of rasters begin with the path.
+        named = (r.uri for r in view.rasters if error.message.startswith(r.uri.removeprefix("file://")))
+        unreadable[next(named, view.rasters[0].uri)] = error.message
         return None
     return pixels if valid.mean() >= MIN_VALID else None
 

@@ -21,6 +21,7 @@ from geofix.training.state import State
 _log = get_logger(__name__)
 RADII_M = (50, 100, 200)
 MAIN = "200"
+_PAIRS = 50_000_000  # of query and prototype: 200 MB of similarities
 
 
 @dataclass
@@ -90,24 +91,38 @@ def validate(state: State, chosen: Validation, prototypes: NDArray[np.float32] |
     found: dict[str, float] = {}
     table = state.table
     if table is not None and prototypes is not None:
-        similar = queries @ prototypes.T
-        found |= _recall("prototype_only", photos, table.ids[similar.argmax(axis=1)])
-    if chosen.tiles is not None:
-        ids, vectors = _gallery(state, chosen)
+        found |= _recall("prototype_only", photos, table.ids[_nearest(queries, prototypes)])
+    ids, vectors = _gallery(state, chosen)
+    if len(ids):
         seen = queries @ vectors.T
         found |= _recall("aerial_only", photos, ids[seen.argmax(axis=1)])
         if table is not None and prototypes is not None:
-            found |= _both(photos, queries @ prototypes.T, table, ids, seen)
+            found |= _both(photos, queries, prototypes, table, ids, seen)
     for name in ("cellcode", "prototype_only", "aerial_only"):
         if f"{name}.{MAIN}" in found:
             return found | {"main": found[f"{name}.{MAIN}"]}
     return found
 
 
+def _nearest(queries: NDArray[np.float32], prototypes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Row of the most similar prototype of each query, with no more similarities at a time than needed."""
+    step = max(1, _PAIRS // len(prototypes))
+    parts = [
+        (queries[first : first + step] @ prototypes.T).argmax(axis=1)
+        for first in range(0, len(queries), step)
+    ]
+    return np.concatenate(parts).astype(np.int64)
+
+
 def _gallery(state: State, chosen: Validation) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Cells, ascending, and the mean of their tiles' embeddings over sources and dates."""
-    assert chosen.tiles is not None
+    """Cells, ascending, and the mean of their tiles' embeddings over sources and dates; maybe none."""
+    none = np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    if chosen.tiles is None:
+        return none
     numbers, vectors = embed_pictures(state.networks["aerial"], chosen.tiles)
+    if not len(numbers):
+        _log.warning("no tile around the photos of split val can be read or shows anything")
+        return none
     ids, place = np.unique(chosen.tile_cells[numbers], return_inverse=True)
     sums = np.zeros((len(ids), vectors.shape[1]), np.float32)
     np.add.at(sums, place, vectors)
@@ -116,7 +131,8 @@ def _gallery(state: State, chosen: Validation) -> tuple[NDArray[np.int64], NDArr
 
 def _both(
     photos: TrainingPhotos,
-    by_row: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    prototypes: NDArray[np.float32],
     table: PrototypeTable,
     ids: NDArray[np.int64],
     seen: NDArray[np.float32],
@@ -127,7 +143,7 @@ def _both(
     rows = table.rows_of(s2.parent(ids, table.level))
     known = rows >= 0
     similar = np.zeros_like(seen)
-    similar[:, known] = by_row[:, rows[known]]
+    similar[:, known] = queries @ prototypes[rows[known]].T
     own = s2.parent(photos.s2_id, int(s2.level(ids[:1])[0]))
     at = np.minimum(np.searchsorted(ids, own), len(ids) - 1)
     true = np.where(ids[at] == own, at, -1)

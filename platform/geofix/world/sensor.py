@@ -25,15 +25,15 @@ CAR_RGB = np.array(
 
 def expose(rng: np.random.Generator, light: F32, noise_scale: float) -> NDArray[np.uint8]:
     """Radiance (H, W, 3) to 8-bit sRGB-like values with this photo's white balance, exposure and noise."""
-    warm, magenta = rng.normal(0, 0.075), rng.normal(0, 0.04)
+    warm, magenta = rng.normal(0, 0.085), rng.normal(0, 0.045)
     tint = np.exp(warm * rgb_of([1.0, 0.1, -1.0]) + magenta * rgb_of([0.5, -1.0, 0.5]))
-    image = light * np.float32(rng.lognormal(-0.05, 0.22)) * tint
+    image = light * np.float32(rng.lognormal(-0.08, 0.28)) * tint
     grey = image.mean(axis=-1, keepdims=True)
-    image = grey + (image - grey) * np.float32(rng.uniform(0.65, 1.25))
+    image = grey + (image - grey) * np.float32(rng.uniform(0.55, 1.25))
     h, w = image.shape[:2]
     r2 = ((np.arange(h) / h - 0.5) ** 2)[:, None] + ((np.arange(w) / w - 0.5) ** 2)[None]
     image = image * (1 - np.float32(rng.uniform(0, 0.5)) * r2.astype(np.float32))[..., None]
-    image = np.clip(image, 0, None) ** np.float32(rng.uniform(0.75, 1.12))
+    image = np.clip(image, 0, None) ** np.float32(rng.uniform(0.7, 1.15))
     image = np.float32(rng.uniform(0, 0.06)) + image * np.float32(rng.uniform(0.88, 1.02))
     if rng.random() < 0.3:
         image = ndimage.gaussian_filter(image, (rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.9), 0))

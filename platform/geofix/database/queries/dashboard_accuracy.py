@@ -137,7 +137,8 @@ WORST = (
     "WITH "
     + _ASKED
     + """, picked AS (
-  SELECT *, count(*) OVER () AS photos FROM asked ORDER BY error_m DESC NULLS FIRST, photo_id LIMIT %(limit)s OFFSET %(offset)s
+  SELECT *, count(*) OVER () AS photos FROM asked WHERE %(photo_id)s::bigint IS NULL OR photo_id = %(photo_id)s
+  ORDER BY error_m DESC NULLS FIRST, photo_id LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT a.photo_id, a.photos, d.name AS dataset, p.source_key, p.uri, p.captured_at, p.heading_deg, a.error_m, a.score,
        a.probability, a.nearest_training_m, a.training_photos_in_cell, public.ST_X(a.true_geom) AS true_lon,
@@ -153,6 +154,30 @@ LEFT JOIN LATERAL (
   ORDER BY o.geom OPERATOR(public.<->) a.geom LIMIT 1
 ) AS near ON true
 ORDER BY a.error_m DESC NULLS FIRST, a.photo_id
+"""
+)
+ANSWERS = """
+SELECT r.rank, geofix.s2_token(r.s2_id) AS code, public.ST_X(r.geom) AS lon, public.ST_Y(r.geom) AS lat, r.score, r.probability,
+       r.error_m
+FROM geofix.prediction r
+WHERE r.evaluation_id = geofix.evaluation_id(%(name)s) AND r.photo_id = %(photo_id)s ORDER BY r.rank LIMIT %(limit)s
+"""
+# Bins between edges, the last one open above; photos of which the quantity is unknown come last.
+BY_BIN = (
+    "WITH "
+    + _HITS
+    + """, binned AS (
+  SELECT h.hit, h.error_m, width_bucket(CASE %(by)s WHEN 'distance' THEN ep.nearest_training_m::float8
+                                        ELSE ep.training_photos_in_cell::float8 END, %(edges)s::float8[]) AS bin
+  FROM hit h
+  JOIN geofix.evaluation_photo ep ON ep.photo_id = h.photo_id AND ep.evaluation_id = geofix.evaluation_id(%(name)s)
+), counted AS (
+  SELECT bin, count(*) AS n, count(*) FILTER (WHERE hit) AS hits,
+         percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(error_m, 'Infinity'::float8)) AS median_m
+  FROM binned GROUP BY 1
+)
+SELECT c.bin, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy, w.low, w.high, c.median_m
+FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY c.bin NULLS LAST
 """
 )
 _PAIRS = (
@@ -291,9 +316,34 @@ def error_lines(conn: Connection, name: str, focus: Focus, *, limit: int = 2000)
     return frame(conn, ERROR_LINES, {"name": name, "limit": limit, **focus.values()})
 
 
-def worst(conn: Connection, name: str, focus: Focus, *, limit: int, offset: int) -> pd.DataFrame:
-    """Photos with the largest errors (unanswered first), and the photo nearest to the answered place."""
-    return frame(conn, WORST, {"name": name, "limit": limit, "offset": offset, **focus.values()})
+def worst(
+    conn: Connection, name: str, focus: Focus, *, limit: int, offset: int, photo_id: int | None = None
+) -> pd.DataFrame:
+    """Photos with the largest errors (unanswered first), and the photo nearest to the answered place; or one photo."""
+    values = {"name": name, "limit": limit, "offset": offset, "photo_id": photo_id, **focus.values()}
+    return frame(conn, WORST, values)
+
+
+def answers(conn: Connection, name: str, photo_id: int, *, limit: int = 20) -> pd.DataFrame:
+    """The first answers to one photo, by rank, with their error in metres."""
+    return frame(conn, ANSWERS, {"name": name, "photo_id": photo_id, "limit": limit})
+
+
+def by_bin(
+    conn: Connection, name: str, threshold_m: float, focus: Focus, *, by: str, edges: Sequence[float]
+) -> pd.DataFrame:
+    """Accuracy by a quantity of the photo in bins [edge, next edge); bin 0 lies below the first edge.
+
+    Args:
+        conn: Open connection.
+        name: The evaluation.
+        threshold_m: An answer counts within this many metres.
+        focus: Only photos in there.
+        by: `distance` to the nearest training photo in metres, or `photos`: training photos in the same cell.
+        edges: Ascending.
+    """
+    values = {"name": name, "threshold_m": threshold_m, "by": by, "edges": list(edges), **focus.values()}
+    return frame(conn, BY_BIN, values)
 
 
 def compare_places(

@@ -59,6 +59,8 @@ CROSS JOIN LATERAL similar_cells(first.s2_id, 10, s.name) AS n
 WHERE s.state = 'ready'
 ORDER BY 1, 2"""
 
+EXPLAIN = "EXPLAIN (VERBOSE false, COSTS true) "
+
 EXAMPLES = {
     "Photos per country": PHOTOS_PER_COUNTRY,
     "Evaluations side by side": EVALUATIONS_SIDE_BY_SIDE,

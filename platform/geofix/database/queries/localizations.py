@@ -63,7 +63,11 @@ def tile_vectors(
     conn: Connection, model_id: int, ids: Sequence[int], datasets: Sequence[str] | None
 ) -> dict[int, NDArray[np.float32]]:
     """Cell -> embeddings (t, D) of its aerial tiles over sources and dates; cells without one are left out."""
-    values = {"model_id": model_id, "ids": list(ids), "datasets": None if datasets is None else list(datasets)}
+    values = {
+        "model_id": model_id,
+        "ids": list(ids),
+        "datasets": None if datasets is None else list(datasets),
+    }
     found: dict[int, list[NDArray[np.float32]]] = {}
     for cell, vector in conn.execute(TILE_VECTORS, values):
         found.setdefault(int(cell), []).append(np.asarray(vector.to_numpy(), np.float32))

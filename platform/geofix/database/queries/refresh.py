@@ -39,12 +39,15 @@ WHERE e.model_id = {model_id}
                         AND p.ingested_at <= o.created_at))
 ORDER BY p.photo_id
 """
+# A few ranges of the cell index that cover the region: s2_center of every tile there is would take minutes.
 TILES = """
-SELECT t.s2_id, e.embedding FROM geofix.aerial_tile t JOIN geofix.aerial_embedding e USING (aerial_tile_id)
+SELECT t.s2_id, e.embedding
+FROM unnest({low}::int8[], {high}::int8[]) AS span (low, high)
+JOIN geofix.aerial_tile t ON t.s2_id BETWEEN span.low AND span.high
+JOIN geofix.aerial_embedding e USING (aerial_tile_id)
 WHERE e.model_id = {model_id} AND t.level = {level}
   AND ({datasets}::text[] IS NULL
        OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY ({datasets}::text[])))
-  AND public.ST_Covers(public.ST_GeomFromEWKB({region}), geofix.s2_center(t.s2_id))
 ORDER BY t.aerial_tile_id
 """
 STAGE = """
@@ -116,15 +119,16 @@ def photos_in_box(
     return read_vectors(conn, query, dimension=model.dimension)
 
 
-def tiles_in_region(
-    conn: Connection, model: ModelRow, level: int, region_ewkb: bytes, datasets: Sequence[str] | None
+def tiles_in_ranges(
+    conn: Connection, model: ModelRow, level: int, ranges: NDArray[np.int64], datasets: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Cells (n,) of a level whose centre lies in a region, repeated per tile, and the tiles' embeddings (n, D)."""
+    """Cells (n,) of a level in disjoint ranges of leaf ids (r, 2), repeated per tile, and the embeddings (n, D)."""
     query = sql.SQL(TILES).format(
         model_id=sql.Literal(model.model_id),
         level=sql.Literal(level),
         datasets=sql.Literal(None if datasets is None else list(datasets)),
-        region=sql.Literal(region_ewkb),
+        low=sql.Literal(ranges[:, 0].tolist()),
+        high=sql.Literal(ranges[:, 1].tolist()),
     )
     return read_vectors(conn, query, dimension=model.dimension)
 

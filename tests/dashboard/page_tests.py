@@ -1,0 +1,32 @@
+"""Running one page, and reading what a person reads there."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from streamlit.testing.v1 import AppTest
+
+
+def page(name: str, **parameters: str) -> AppTest:
+    script = f"from geofix_dashboard.views import {name}\n{name}.render()\n"
+    test = AppTest.from_string(script, default_timeout=30)
+    for key, value in parameters.items():
+        test.query_params[key] = value
+    return test.run()
+
+
+def text_of(test: AppTest) -> str:
+    """All that is written on the page, tags removed."""
+    parts = [item.proto.body for item in test.get("html")]
+    parts += [item.value for kind in (test.markdown, test.caption, test.error, test.title) for item in kind]
+    return html.unescape(re.sub(r"<[^>]+>", " ", " ".join(parts)))
+
+
+def metric(test: AppTest, label: str) -> str:
+    return next(item.value for item in test.metric if item.label == label)
+
+
+def well(test: AppTest) -> AppTest:
+    assert not test.exception, [item.value for item in test.exception]
+    return test
