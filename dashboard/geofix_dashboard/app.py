@@ -44,7 +44,7 @@ def main() -> None:
         }
     )
     with st.sidebar:
-        st.caption(f"Reads as the reader role. Figures are at most {data.TTL_S} s old.")
+        st.caption(f"Reads as the reader role. Figures are at most {data.TTL_S} s old; jobs are live.")
         if st.button("Refresh", icon=":material/refresh:", width="stretch"):
             data.forget()
     guarded(page.run)()

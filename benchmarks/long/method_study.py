@@ -3,7 +3,7 @@
 Per seed: render the world, run examples/study.yaml (four trainings), keep its report; killed, it resumes.
 At the end: main row minus its best part, pooled over the seeds with a cluster bootstrap.
 
-    .venv/bin/python benchmarks/method_study.py --seeds 1 2 3 --out /data/study
+    .venv/bin/python benchmarks/long/method_study.py --seeds 1 2 3 --out /data/study
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from geofix.pipeline.run import run_pipeline
 from geofix.settings import get_settings
 from geofix.world.write import create_world
 
-PIPELINE = Path(__file__).parents[1] / "examples" / "study.yaml"
+PIPELINE = Path(__file__).parents[2] / "examples" / "study.yaml"
 
 
 def main() -> None:
