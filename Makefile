@@ -11,7 +11,7 @@ SERVE ?= 1
 PYTEST_ARGS ?=
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: help setup setup-tests demo test bench lint constraints clean
+.PHONY: help setup setup-tests demo test bench lint screenshots constraints clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: setup ## Check style, types and the direction of imports.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+screenshots: setup-tests ## Photograph every page of the dashboard, wide and narrow, into out/screenshots.
+	@$(BIN)/python scripts/screenshots.py
 
 constraints: setup ## Write constraints.txt from the versions that .venv holds now.
 	@$(BIN)/python scripts/constraints.py >constraints.txt.new
