@@ -163,7 +163,7 @@ def test_prototypes_become_codes_at_three_levels(conn, model):
     options = {"model": model, "recipe": "prototype"}
     build_code_set(conn, name="own", level=PROTOTYPE_LEVEL, **options)
     build_code_set(conn, name="copied", level=LEVEL, upsample="copy", **options)
-    build_code_set(conn, name="between", level=LEVEL, **options)
+    build_code_set(conn, name="between", level=LEVEL, upsample="bilinear", **options)
     _, ids, own, bias = codes(conn, "own")
     _, cells, copied, _ = codes(conn, "copied")
     found, same, between, _ = codes(conn, "between")

@@ -83,8 +83,10 @@ def test_errors_are_one_line_with_the_right_exit_code(demo):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_a_valid_pipeline(path, clean_environment):
-    pipeline, out = load_pipeline(path)
-    assert pipeline.name == path.stem == yaml.safe_load(path.read_text())["name"]
+    named = yaml.safe_load(path.read_text())["name"]
+    variables = {} if named == path.stem else {"name": path.stem, "world": "world", "seed": "1"}
+    pipeline, out = load_pipeline(path, variables)
+    assert pipeline.name == path.stem and named in (path.stem, "${name}")
     assert out.name == pipeline.name
 
 

@@ -312,7 +312,8 @@ def test_a_wrong_configuration_names_the_key(raw: dict[str, Any], named: str) ->
 def test_the_configurations_that_come_with_the_project() -> None:
     found = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
     assert [path.stem for path in found] == ["cpu", "distributed", "gpu", "tiny"]
-    for path in found:
+    examples = Path(__file__).parents[2] / "examples" / "training"
+    for path in [*found, *examples.glob("*.yaml")]:
         load_config(path)
 
 

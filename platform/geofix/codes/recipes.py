@@ -137,7 +137,7 @@ def aerial_vectors(
 
 
 def prototype_vectors(
-    conn: Connection, model: ModelRow, level: int, *, how: Upsample = "bilinear"
+    conn: Connection, model: ModelRow, level: int, *, how: Upsample = "copy"
 ) -> CellVectors:
     """Prototypes of a trained model, brought to the level of the codes."""
     ids, stored = prototype_queries.read_prototypes(conn, model)

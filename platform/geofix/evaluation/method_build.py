@@ -235,13 +235,15 @@ def _hybrid_rows(plan: Plan, joint: Source, wanted: Wanted) -> tuple[Row | None,
     parts = {how: parts_of(joint.up[how], joint.aerial) for how in ways}
     sources = {how: source_of(part, *asked) for how, part in parts.items()}
     fits = {how: hybrid.fit_source(source) for how, source in sources.items()}
-    best = min(fits, key=lambda how: fits[how].nll)
-    plan.fits["fusion"] = {how: fit.as_dict() for how, fit in fits.items()}
-    plan.fits["upsampling"] = best
     names = (joint.name,)
 
     def row(key: str, label: str, how: str, fit: hybrid.Fusion, role: str = "variant") -> Row:
         return codes_row(key, label, codes_of(parts[how], fit), names, role)
+
+    # The likelihood can prefer what finds fewer photos: interpolated codes are smoother and draw more of them.
+    best = max(ways, key=lambda how: _val_recall(plan, row(how, how, how, fits[how]), wanted))
+    plan.fits["fusion"] = {how: fit.as_dict() for how, fit in fits.items()}
+    plan.fits["upsampling"] = best
 
     one = hybrid.fit_source(sources[best], kappa=1.0, bias=False)
     made = [row("hybrid_kappa1", "hybrid, kappa 1 without bias", best, one)]
@@ -279,21 +281,23 @@ def _ablations(plan: Plan, parts: Parts, source: Any, models: tuple[str, ...]) -
 
 def _best_on_val(plan: Plan, rows: list[Row], wanted: Wanted) -> Row:
     """The row with most val photos answered within the radius; without val photos the first."""
-    protocol = EvaluationProtocol(ks=(1,), radii_m=(wanted.radius_m,))
     able = [row for row in rows if row.codes is not None]
     if not able:
         raise BadInputError(
             "There are no codes to search.", hint="Embed the training photos of the snapshot."
         )
 
-    def recall(row: Row) -> float:
-        found = row.answer(plan.val, 1)
-        metres = protocol.distance_m(plan.val.lon[:, None], plan.val.lat[:, None], found.lon, found.lat)
-        share = count_hits(metres, protocol, plan.val.gps_accuracy_m).share
-        return mean_percent(share) or 0.0
-
-    best = max(able, key=recall) if len(plan.val) else able[0]
+    best = max(able, key=lambda row: _val_recall(plan, row, wanted)) if len(plan.val) else able[0]
     return replace(best, role="main")
+
+
+def _val_recall(plan: Plan, row: Row, wanted: Wanted) -> float:
+    """Percent of val photos whose first answer lies within the radius."""
+    protocol = EvaluationProtocol(ks=(1,), radii_m=(wanted.radius_m,))
+    found = row.answer(plan.val, 1)
+    metres = protocol.distance_m(plan.val.lon[:, None], plan.val.lat[:, None], found.lon, found.lat)
+    share = count_hits(metres, protocol, plan.val.gps_accuracy_m).share
+    return mean_percent(share) or 0.0
 
 
 def _with_temperature(plan: Plan, main: Row) -> tuple[Row, bool]:
