@@ -33,6 +33,14 @@ def cluster() -> Iterator[Servers]:
         servers.stop()
 
 
+@pytest.fixture(autouse=True)
+def _same_main() -> Iterator[None]:
+    """Streamlit runs a page as `__main__` and leaves it there; a process spawned later would run it again."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+
+
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """No GEOFIX_* or PG* of the caller, no `.env`, and settings read afresh before and after."""

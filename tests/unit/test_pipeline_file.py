@@ -13,7 +13,8 @@ from geofix.pipeline.context import Context
 from geofix.pipeline.file import load_pipeline
 from geofix.pipeline.inputs import digest, stamp
 from geofix.pipeline.stages import REPORTS, STAGES
-from geofix.pipeline.train_stage import one_part, with_changes
+from geofix.pipeline.train_stage import one_part
+from geofix.training.config import with_changes
 
 HEAD = "name: test\nstages:\n"
 

@@ -21,6 +21,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the directory.")
     ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Replace a key of the configuration: ground.weights=FILE; repeatable."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N; default: the setting.")
     ] = None,
@@ -33,12 +37,18 @@ def train(
 
     Example: geofix train configs/cpu.yaml --snapshot snapshots/wuhan --out models/wuhan
     """
-    from geofix.training.config import load_config
+    import yaml
+
+    from geofix.cli.ingest import mapping
+    from geofix.training.config import load_raw, parse_config, with_changes
     from geofix.training.distributed import crew
     from geofix.training.loop import train as run
 
+    given = mapping(changes, commas=False) or {}
+    replaced = {key: yaml.safe_load(value) for key, value in given.items()}
+    settings = parse_config(with_changes(load_raw(config), replaced), str(config))
     with crew() as team:
-        result = run(load_config(config), snapshot, out, resume=resume, device=device, team=team)
+        result = run(settings, snapshot, out, resume=resume, device=device, team=team)
     if team.leads:
         emit(result, as_json=json, human=lambda: _show(result))
 

@@ -240,7 +240,7 @@ def _hybrid_rows(plan: Plan, joint: Source, wanted: Wanted) -> tuple[Row | None,
     def row(key: str, label: str, how: str, fit: hybrid.Fusion, role: str = "variant") -> Row:
         return codes_row(key, label, codes_of(parts[how], fit), names, role)
 
-    # The likelihood can prefer what finds fewer photos: interpolated codes are smoother and draw more of them.
+    # Likelihood can prefer what finds fewer photos: interpolated codes are smoother and draw more of them.
     best = max(ways, key=lambda how: _val_recall(plan, row(how, how, how, fits[how]), wanted))
     plan.fits["fusion"] = {how: fit.as_dict() for how, fit in fits.items()}
     plan.fits["upsampling"] = best

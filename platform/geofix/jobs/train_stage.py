@@ -35,8 +35,8 @@ class Train(Specification):
 
     def run(self, work: Work) -> dict[str, Any]:
         """Train; no transaction is open meanwhile."""
-        from geofix.pipeline.train_stage import kept_model, register_trained, with_changes
-        from geofix.training.config import load_raw, parse_config
+        from geofix.pipeline.train_stage import kept_model, register_trained
+        from geofix.training.config import load_raw, parse_config, with_changes
         from geofix.training.loop import train
 
         config = parse_config(with_changes(load_raw(self.config), self.changes), str(self.config))

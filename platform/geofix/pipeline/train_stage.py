@@ -9,7 +9,7 @@ from typing import Any
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
-from geofix.errors import BadInputError, UsageError
+from geofix.errors import UsageError
 from geofix.log import get_logger
 from geofix.models.manifest import MANIFEST, WEIGHTS, read_manifest
 from geofix.pipeline.context import Context
@@ -23,7 +23,7 @@ _log = get_logger(__name__)
 def train(context: Context, stage: Train) -> dict[str, Any]:
     """Train, or go on with a run of the same configuration that was interrupted, and register the model."""
     from geofix.training.checkpoint import OtherRunError
-    from geofix.training.config import load_raw, parse_config
+    from geofix.training.config import load_raw, parse_config, with_changes
     from geofix.training.loop import train as run
 
     where = str(stage.config)
@@ -80,26 +80,3 @@ def register_trained(conn: Connection, directory: Path, name: str) -> ModelRow:
     if aside is not None:
         _log.warning("the model of this name has other weights and is renamed", model=name, now=aside)
     return register_model(conn, directory, name)
-
-
-def with_changes(raw: Any, changes: dict[str, Any]) -> Any:
-    """A configuration with dotted keys replaced, such as `loss.ground_aerial`.
-
-    Raises:
-        BadInputError: A key lies below one that is no section.
-    """
-    if not isinstance(raw, dict):
-        return raw
-    out = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
-    for name, value in changes.items():
-        *parents, last = name.split(".")
-        section = out
-        for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
-                raise BadInputError(
-                    f"The change {name!r} cannot be made: {parent} is {section!r}, not a section.",
-                    hint=f"Change {parent} as a whole.",
-                )
-        section[last] = value
-    return out

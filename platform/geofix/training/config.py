@@ -206,6 +206,29 @@ def load_raw(path: Path) -> Any:
         raise BadInputError(f"{path} is no YAML: {error}.") from error
 
 
+def with_changes(raw: Any, changes: dict[str, Any]) -> Any:
+    """A configuration with dotted keys replaced, such as `loss.ground_aerial`.
+
+    Raises:
+        BadInputError: A key lies below one that is no section.
+    """
+    if not isinstance(raw, dict):
+        return raw
+    out = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        section = out
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise BadInputError(
+                    f"The change {name!r} cannot be made: {parent} is {section!r}, not a section.",
+                    hint=f"Change {parent} as a whole.",
+                )
+        section[last] = value
+    return out
+
+
 def parse_config(raw: Any, where: str) -> TrainingConfig:
     """Check a configuration that came from `where`.
 
