@@ -37,8 +37,8 @@ lint: setup ## Check style, types and the direction of imports.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-screenshots: setup-tests ## Photograph every page of a running dashboard (URL, default http://localhost:8501) into OUT.
-	@$(BIN)/python scripts/screenshots.py $(or $(URL),http://localhost:8501) $(or $(OUT),out/screenshots)
+screenshots: setup-tests ## Photograph every page of the running dashboard at URL (default: port 8501 here) into OUT.
+	@$(BIN)/python scripts/screenshots.py $(or $(URL),local) $(or $(OUT),out/screenshots)
 
 constraints: setup ## Write constraints.txt from the versions that .venv holds now.
 	@$(BIN)/python scripts/constraints.py >constraints.txt.new

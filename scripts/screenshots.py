@@ -31,11 +31,12 @@ SETTLE_MS = 4_000
 def main() -> int:
     """Make the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("address", help="Of the running dashboard.")
+    parser.add_argument("address", help="Of the running dashboard; `local`: port 8501 of this machine.")
     parser.add_argument("out", type=Path, help="Folder of the pictures.")
     parser.add_argument("--evaluation", default="", help="Shown on the accuracy page.")
     parser.add_argument("--photo", type=Path, help="Localized for the picture of that page; needs a worker.")
     given = parser.parse_args()
+    address = "http://localhost:8501" if given.address == "local" else given.address
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.stderr.write("No Chromium: install Debian's package `chromium`.\n")
@@ -49,7 +50,7 @@ def main() -> int:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)
             for name, path in pages(given.evaluation):
-                page.goto(f"{given.address}/{path}")
+                page.goto(f"{address}/{path}")
                 page.get_by_test_id("stMain").locator("h1").first.wait_for()
                 if name == "localize" and given.photo is not None:
                     localize(page, given.photo)

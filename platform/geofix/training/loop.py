@@ -69,9 +69,19 @@ def train(
         DivergedError: The loss is no longer a number.
         ServiceError: A process that decodes pictures was killed.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    team = team or Team()
+    before = torch.get_num_threads()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        return _train(config, snapshot_dir, out, resume, device, team or Team())
+    finally:
+        # A worker's next job embeds with as many threads as every other worker does.
+        torch.set_num_threads(before)
+
+
+def _train(
+    config: TrainingConfig, snapshot_dir: Path, out: Path, resume: bool, device: str | None, team: Team
+) -> dict[str, Any]:
     run = prepare(
         config, snapshot_dir, out, own_device(choose_device(device or get_settings().device), team), team
     )
