@@ -74,7 +74,7 @@ class World:
         """From nothing to evaluations."""
         self.ask("up")
         self.ask("db", "migrate")
-        self.ask("world", "create", "@world", "--size", "tiny", "--seed", "3")
+        self.ask("world", "create", "@world", "--size", "tiny", "--seed", "1")
         self.ask(
             *("ingest", "regions", "@world/regions.gpkg", "--level", "country"),
             *("--code-field", "iso_a3", "--name-field", "name"),
@@ -86,7 +86,7 @@ class World:
             *("ingest", "aerial", "@world/aerial/2023-04-21", "--source", "ortho"),
             *("--captured-at", "2023-04-21", "--tiles-level", "15", "--side-m", "300"),
         )
-        self.ask("snapshot", "build", "--dataset", "photos", "--out", "@snap", "--test", "0.3")
+        self.ask("snapshot", "build", "--dataset", "photos", "--out", "@snap", "--test", "0.2")
         self.ask("models", "create", "@model", "--trunk", "mobilenetv3_small_050", "--size", "64")
         self.ask("models", "register", "@model", "--name", "m")
         self.ask("embed", "photos", "--model", "m")
