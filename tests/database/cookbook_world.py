@@ -66,7 +66,9 @@ def fill(folder: Path) -> None:
             ("streets-aerial", "aerial", None),
             ("streets-hybrid", "hybrid", frozen),
         ):
-            build_code_set(conn, name=name, model=model, recipe=recipe, level=16, snapshot_id=of)
+            build_code_set(
+                conn, name=name, model=model, recipe=recipe, level=16, snapshot_id=of, upsample="bilinear"
+            )
         calibrate_code_set(conn, find_code_set(conn, "streets-l16"), frozen)
         build_index(conn, find_code_set(conn, "streets-l16"), m=8, ef_construction=32, parallel=0)
     with connect() as conn:
