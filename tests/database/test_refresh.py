@@ -252,7 +252,7 @@ def test_searches_go_on_and_a_fault_leaves_everything_as_it_was(conn, joint, new
 
 
 def test_an_index_is_built_again_and_its_recall_measured(conn, joint, new_photos):
-    build(conn, upsample="bilinear")  # copies tie, and a tie may be answered either way
+    build(conn)
     build_index(conn, code_queries.find_code_set(conn, "live"), m=8, ef_construction=32)
     conn.commit()
     made = refresh_region(conn, "live", around(*NEW))

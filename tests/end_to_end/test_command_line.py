@@ -155,7 +155,7 @@ def test_a_photo_gets_candidates_probabilities_and_regions(world):
     assert promised <= set(answer) and answer["photo"] == world.photo
     assert set(answer["position"]) == {"lon", "lat"}
     keys = {"rank", "s2_token", "lon", "lat", "score", "probability", "region"}
-    assert len(answer["candidates"]) == min(10, answer["search"]["cells_in_scope"])
+    assert len(answer["candidates"]) == 10 and answer["search"]["cells_in_scope"] > 10
     assert keys <= set(answer["candidates"][0])
     assert 0 < answer["candidates"][0]["probability"] <= 1
     assert answer["credible"]["90"]["geojson"]["type"] in ("Polygon", "MultiPolygon")
@@ -211,7 +211,7 @@ def test_jobs_have_the_promised_shape(world):
     shown = document(world.home, "jobs", "show", made["job"])
     promised = {"id", "kind", "state", "progress", "attempts", "submitted_at", "started_at", "finished_at"}
     assert promised | {"result", "error"} <= set(shown)
-    assert {"done", "total", "unit", "message"} <= set(shown["progress"])
+    assert set(shown["progress"]) == {"done", "total", "unit", "message", "eta_s"}
     assert shown["id"] == made["job"] and shown["state"] == "queued" and shown["kind"] == "recall_check"
     assert document(world.home, "jobs", "cancel", made["job"])["state"] == "cancelled"
     watched = geofix(world.home, "jobs", "watch", made["job"], "--json", code=5)

@@ -22,8 +22,8 @@ def render() -> None:
         theme.empty(
             "No code set was built yet.",
             "A code set holds one code per cell, made by one model with one recipe; searches read it.",
-            "geofix codes build --model NAME --name CODES --snapshot DIR",
-            "geofix codes index CODES",
+            "geofix codes build --model NAME --code-set CODES --snapshot DIR",
+            "geofix codes index --code-set CODES",
         )
         return
     theme.section(
@@ -201,7 +201,7 @@ def _recall(name: str) -> None:
         theme.empty(
             "Never measured.",
             "Without an index every search is exact. With one, a check compares both.",
-            f"geofix codes index {name}",
+            f"geofix codes index --code-set {name}",
             f"geofix jobs submit recall_check -p code_set={name}",
         )
         return

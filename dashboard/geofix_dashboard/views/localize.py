@@ -27,8 +27,8 @@ def render() -> None:
             "No code set can be searched yet.",
             "Train or register a model, embed its photos, build codes and calibrate them; or run the demo.",
             "geofix demo",
-            "geofix codes build --model NAME --name CODES --snapshot DIR",
-            "geofix codes calibrate CODES --snapshot DIR",
+            "geofix codes build --model NAME --code-set CODES --snapshot DIR",
+            "geofix codes calibrate --code-set CODES --snapshot DIR",
         )
         return
     job_id = links.get("job")
@@ -63,7 +63,7 @@ def _ask(sets: pd.DataFrame) -> None:
     if not row["calibrated"]:
         st.caption(
             ":material/info: Not calibrated: answers come without probabilities. "
-            f"`geofix codes calibrate {name} --snapshot DIR` fits them."
+            f"`geofix codes calibrate --code-set {name} --snapshot DIR` fits them."
         )
     files = st.file_uploader(
         "Photos",

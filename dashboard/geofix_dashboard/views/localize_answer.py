@@ -61,7 +61,7 @@ def _chosen(found: Sequence[dict[str, Any]], names: Sequence[str]) -> tuple[int,
         theme.empty(
             "These photos cannot be fused.",
             "Two readable photos and a calibrated code set are needed.",
-            "geofix codes calibrate CODES --snapshot DIR",
+            "geofix codes calibrate --code-set CODES --snapshot DIR",
         )
         return 0, None
     st.caption(

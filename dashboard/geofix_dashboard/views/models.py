@@ -30,7 +30,7 @@ def _models() -> None:
         theme.empty(
             "No model was registered yet.",
             "Train one from a snapshot, or register the weights of any timm trunk.",
-            "geofix train --config FILE --snapshot DIR --out DIR",
+            "geofix train FILE --snapshot DIR --out DIR",
             "geofix models register DIR --name NAME",
         )
         return

@@ -39,7 +39,7 @@ def render() -> None:
         theme.empty(
             "There is nothing to look at yet.",
             "Build a code set, or register a model with prototypes; its vectors are drawn here.",
-            "geofix codes build --model NAME --name CODES --snapshot DIR",
+            "geofix codes build --model NAME --code-set CODES --snapshot DIR",
             "geofix demo",
         )
         return

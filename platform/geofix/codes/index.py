@@ -20,7 +20,11 @@ from geofix.log import progress
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the exact top k that the index also returned, over some queries."""
+    """Share of the exact top k that the index also returned, over some queries.
+
+    A cell whose score equals that of the last of the top k counts as one of them: children that copy one
+    prototype tie, and exact search itself could have named any of them.
+    """
 
     recall: float
     k: int
@@ -73,7 +77,8 @@ def measure_recall(
         k: How many cells each search returns.
     """
     ids, stored = code_queries.read_codes(conn, code_set)
-    exact, _ = CellMatrix.from_rows(ids, stored).search(queries, k)
+    matrix = CellMatrix.from_rows(ids, stored)
+    _, scores = matrix.search(queries, k)
     found = 0
     wanted = 0
     method = "exact"
@@ -82,9 +87,10 @@ def measure_recall(
             answer, method = code_queries.search(
                 conn, code_set, HalfVector(np.asarray(query, np.float16)), k, exact_below=0
             )
-            truth = {int(item) for item in exact[row][: min(k, len(ids))]}
-            found += len(truth.intersection(answer))
-            wanted += len(truth)
+            rows = matrix.rows_containing(np.array(answer, np.int64))
+            reached = _scores(matrix, query, rows)
+            found += int((reached >= scores[row, -1]).sum())
+            wanted += scores.shape[1]
             advance(1)
     recall = found / wanted if wanted else 1.0
     code_queries.store_recall(
@@ -100,6 +106,14 @@ def measure_recall(
         },
     )
     return Recall(recall, k, len(queries), method)
+
+
+def _scores(
+    matrix: CellMatrix, query: NDArray[np.floating[Any]], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Scores of some rows as `CellMatrix.search` rounds them, so that equal codes are equal."""
+    wide = np.asarray(query, np.float64)
+    return np.array([wide @ matrix.row(int(row)).astype(np.float64) for row in rows], np.float32)
 
 
 def recall_with_photos(

@@ -42,7 +42,15 @@ class FencedConnection(psycopg.Connection[tuple[Any, ...]]):
             FencedOutError: Another process has the job now.
         """
         if self.info.transaction_status == TransactionStatus.INTRANS:
-            self._require_claim()
+            try:
+                self._require_claim()
+            except psycopg.errors.QueryCanceled:
+                # The heartbeat cancels what runs when a job is to stop, which may be this very question. A job
+                # that was taken away must end as such: ask again.
+                self.rollback()
+                self._require_claim()
+                self.rollback()
+                raise
         super().commit()
 
     @contextmanager

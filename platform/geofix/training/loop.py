@@ -110,9 +110,10 @@ def _train(
 
 def _epochs(run: Run, stop: Stop, path: Path) -> None:
     clock, config = run.state.clock, run.config
+    wrapped = _wrapped(run)
     while clock.epoch < config.epochs:
         _start_table(run)
-        _epoch(run, stop, path)
+        _epoch(run, wrapped, stop, path)
         clock.epoch, clock.place = clock.epoch + 1, 0
         if clock.epoch % config.validation.every == 0 or clock.epoch == config.epochs:
             judge(run)
@@ -130,10 +131,9 @@ def _start_table(run: Run) -> None:
     clock.table_started = True
 
 
-def _epoch(run: Run, stop: Stop, path: Path) -> None:
+def _epoch(run: Run, wrapped: State, stop: Stop, path: Path) -> None:
     """The steps that are left of the epoch under way."""
     state, clock, config = run.state, run.state.clock, run.config
-    wrapped = _wrapped(run)
     sampled = _sampled(run)
     total, saved, began, seen = run.steps_per_epoch * config.epochs, time.monotonic(), time.monotonic(), 0
     state.train()
