@@ -181,10 +181,11 @@ def match_views(
 
 
 def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> dict[str, float]:
-    """What small networks learn in `seconds` of CPU each: ground alone, and ground to aerial."""
+    """What small networks learn: ground alone (mean of two trainings of `seconds` of CPU), ground to aerial."""
     train, test = split(p, rng)
     data = as_data(p, train, test)
-    ground = learn_ground(data, seconds)
+    twice = [learn_ground(data, seconds, seed) for seed in (0, 1)]  # one training alone is off by 1.5 points
+    ground = {key: float(np.mean([one[key] for one in twice])) for key in twice[0]}
     views = match_views(root, p, data, 2 * seconds, rng)
     return {"ground": ground["prototype"], "ground nearest": ground["nearest"], "epochs": ground["epochs"],
             "views": views["top1"], "views top10": views["top10"]}  # fmt: skip

@@ -27,6 +27,7 @@ from geofix.training import samples
 from geofix.training.checkpoint import OtherRunError
 from geofix.training.config import TrainingConfig, load_config, parse_config
 from geofix.training.distributed import Team
+from geofix.training.exclusive import only_run_in
 from geofix.training.first_values import set_to_means
 from geofix.training.loop import train
 from geofix.training.pictures import embed_pictures, photo_pictures
@@ -272,6 +273,14 @@ def test_a_loss_that_is_no_number_ends_the_run_by_name(tmp_path: Path) -> None:
     wild = config(optimiser={"trunk_lr": 1e30, "head_lr": 1e30, "warmup": 0})
     with pytest.raises(DivergedError, match=r"(term|gradient of) .*ground_aerial.* step \d+ \(epoch 1\)"):
         train(wild, made.path, tmp_path / "out")
+
+
+def test_two_runs_in_one_directory_at_once_are_refused(tmp_path: Path) -> None:
+    made, out = snapshot(tmp_path), tmp_path / "out"
+    out.mkdir()
+    with only_run_in(out, Team()), pytest.raises(UsageError, match="Another training is writing to"):
+        train(config(epochs=1), made.path, out)
+    train(config(epochs=1), made.path, out)
 
 
 def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:

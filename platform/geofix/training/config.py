@@ -158,8 +158,10 @@ class TrainingConfig(_Section):
     )
     workers: Annotated[int, Field(ge=0)] = Field(2, description="Processes that decode; 0: none beside.")
     threads: Unit | None = Field(None, description="CPU threads of torch; left out: torch decides.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="bfloat16 autocast on a GPU, float32 elsewhere, unless said."
+    precision: Literal["auto", "native", "float32", "bfloat16"] = Field(
+        "auto",
+        description="auto: bfloat16 autocast on a GPU, float32 elsewhere; native: bfloat16 on a CPU, too, "
+        "that computes in it.",
     )
     compile: bool = Field(False, description="torch.compile the encoders.")
     average: Share = Field(0.0, description="Decay of the running mean of the weights; 0: none is kept.")

@@ -57,8 +57,17 @@ def make_loss(config: TrainingConfig) -> MultiSimilarity | Softmax:
 
 def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
     """The precision that forward passes run in."""
-    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    low = config.precision == "bfloat16" or (
+        config.precision != "float32"
+        and (device.type == "cuda" or (config.precision == "native" and cpu_has_bfloat16()))
+    )
     return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16 (AVX512-BF16, AMX); others would emulate it, slowly."""
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def take_step(

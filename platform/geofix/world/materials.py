@@ -27,6 +27,8 @@ def wall_colour(boxes: Boxes, row: I32, s: F32, z: F32, half: F32, light: F32, n
     rgb = boxes.wall[row].copy()
     key, style = boxes.key[row], boxes.window[row]
     rgb *= (1 + 0.07 * grain(noise_tile(0.4, 3), s * 4 + 97 * key, z * 9))[:, None]
+    clad = z < boxes.clad[row]
+    rgb[clad] = boxes.lower[row[clad]]
     hung = z > boxes.eave[row] - boxes.hung[row]
     courses = np.where((z[hung] * 2.1) % 1.0 < 0.3, 0.86, 1.0).astype(np.float32)
     rgb[hung] = boxes.roof[row[hung]] * courses[:, None]

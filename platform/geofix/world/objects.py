@@ -75,10 +75,10 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
     nx, ny = -uy * side, ux * side
     of = site.district(rng, x, y)
     built = site.town(x, y)
-    want = np.where(built > 0.15, 0.25 + 0.75 * built, 0.012) * (4.0 / d.plot_m[of]) * 2.2
+    want = np.where(built > 0.15, 0.25 + 0.75 * built, 0.012) * (4.0 / d.plot_m[of]) * 3.5
     want = np.where(site.roads.kind[edge] == TRACK, 0.3 * want, want)
     n = len(x)
-    hx = np.clip(d.plot_m[of] / 2 - rng.uniform(1, 4, n), 3.5, 11)
+    hx = np.clip(d.plot_m[of] / 2 - rng.uniform(0.5, 2.5, n), 3.5, 11)
     hy = rng.uniform(4.0, 6.2, n)
     setback = d.setback_m[of] * rng.uniform(0.7, 1.3, n) + np.where(built > 0.15, 0, 8)
     away = site.roads.half_width[edge] + site.roads.paved[edge] + 0.8 + setback + hy
@@ -93,7 +93,7 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
     across = (hy > hx) | (rng.random(n) < 0.2)
     ridge_x = np.where(across, -uy[pick], ux[pick])
     ridge_y = np.where(across, ux[pick], uy[pick])
-    wall = d.facades[of, rng.integers(0, 3, n)] * rng.normal(1, 0.10, (n, 1)) + rng.normal(0, 0.03, (n, 3))
+    wall = d.facades[of, rng.integers(0, 3, n)] * rng.normal(1, 0.07, (n, 1)) + rng.normal(0, 0.03, (n, 3))
     roof = d.roofs[of, rng.integers(0, 2, n)] * rng.normal(1, 0.10, (n, 1)) + rng.normal(0, 0.025, (n, 3))
     own = rng.random(n) < 0.12
     wall[own] = rng.uniform(0.35, 0.9, (int(own.sum()), 3))
@@ -105,7 +105,7 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
     if not shared:
         roof, rise = np.full_like(roof, 0.45), 0 * rise
     eave = floors * 3.0 + rng.uniform(0.2, 0.8, n)
-    window = np.where(rng.random(n) < 0.75, d.window[of], rng.integers(0, 8, n))
+    window = np.where(rng.random(n) < 0.9, d.window[of], rng.integers(0, 8, n))
     return Boxes.make(
         n,
         x=bx[pick],
@@ -120,6 +120,8 @@ def make_buildings(rng: np.random.Generator, site: Site, *, ground_only: bool, s
         wall=np.clip(wall, 0.03, 1),
         roof=np.clip(roof, 0.03, 1),
         hung=np.minimum(d.hung_m[of], 0.55 * eave) * shared,
+        clad=np.minimum(d.clad_m[of], 0.6 * eave) * ground_only,
+        lower=d.lower[of] * rng.normal(1, 0.07, (n, 1)),
         trim=d.trim[of],
         shop=d.shop[of, rng.integers(0, 2, n)] * rng.normal(1, 0.08, (n, 1)),
         has_shop=shop,
@@ -161,7 +163,7 @@ def make_fences(rng: np.random.Generator, site: Site, *, ground_only: bool, shar
     kind = np.where(rng.random(len(x)) < 0.85, d.fence[of], rng.integers(0, 5, len(x)))
     allowed = ((kind == 1) & shared) | ((kind > 1) & ground_only)
     keep = (
-        (site.town(x, y) > 0.18) & (rng.random(len(x)) < 0.62) & (end > 11) & (d.setback_m[of] > 2) & allowed
+        (site.town(x, y) > 0.18) & (rng.random(len(x)) < 0.62) & (end > 11) & (d.setback_m[of] > 1) & allowed
     )
     away = site.roads.half_width[edge] + site.roads.paved[edge] + 0.7
     fx, fy = x - uy * side * away, y + ux * side * away

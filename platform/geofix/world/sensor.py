@@ -25,9 +25,9 @@ CAR_RGB = np.array(
 
 def expose(rng: np.random.Generator, light: F32, noise_scale: float) -> NDArray[np.uint8]:
     """Radiance (H, W, 3) to 8-bit sRGB-like values with this photo's white balance, exposure and noise."""
-    warm, magenta = rng.normal(0, 0.085), rng.normal(0, 0.045)
+    warm, magenta = rng.normal(0, 0.1), rng.normal(0, 0.055)
     tint = np.exp(warm * rgb_of([1.0, 0.1, -1.0]) + magenta * rgb_of([0.5, -1.0, 0.5]))
-    image = light * np.float32(rng.lognormal(-0.08, 0.28)) * tint
+    image = light * np.float32(rng.lognormal(-0.08, 0.32)) * tint
     grey = image.mean(axis=-1, keepdims=True)
     image = grey + (image - grey) * np.float32(rng.uniform(0.55, 1.25))
     h, w = image.shape[:2]

@@ -127,6 +127,7 @@ class Districts:
     y: F64
     facades: F32
     roofs: F32
+    lower: F32
     trim: F32
     shop: F32
     sign: F32
@@ -152,6 +153,7 @@ class Districts:
     verge: F32
     strip_m: F64
     hung_m: F64
+    clad_m: F64
     lawn: F32
     bed: F32
     bed_share: F64
@@ -175,18 +177,21 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
     gx, gy = (g.ravel() for g in np.meshgrid(ticks, ticks))
     n = len(gx)
     jitter = rng.uniform(-0.38, 0.38, (2, n)) * SPACING_M
-    rows: dict[str, list[object]] = {k: [] for k in ("facades", "roofs", "trim", "shop", "sign", "fence_rgb")}
+    rows: dict[str, list[object]] = {
+        k: [] for k in ("facades", "roofs", "lower", "trim", "shop", "sign", "fence_rgb")
+    }
     ground: dict[str, list[object]] = {
         k: []
         for k in (
             "foliage", "hedge", "asphalt", "paving", "lane", "marking", "verge", "lawn", "bed", "crops",
         )
     }  # fmt: skip
-    anywhere: Hsv = ((0.0, 1.0), (0.25, 0.55), (0.6, 0.92))
+    anywhere: Hsv = ((0.0, 1.0), (0.35, 0.7), (0.5, 0.92))
     vivid: Hsv = ((0.0, 1.0), (0.5, 0.9), (0.45, 0.85))
     for _ in range(n):
-        rows["facades"].append(_family(rng, anywhere if rng.random() < 0.45 else style.facades[0], 3))
+        rows["facades"].append(_family(rng, anywhere if rng.random() < 0.85 else style.facades[0], 3))
         rows["roofs"].append(_family(rng, _either(rng, 0.7, ROOFS, style.roofs), 2))
+        rows["lower"].append(_draw(rng, anywhere))
         rows["trim"].append(_draw(rng, vivid) if rng.random() < 0.7 else (0.9, 0.9, 0.88))
         rows["shop"].append(_family(rng, vivid, 2))
         rows["sign"].append(
@@ -197,10 +202,10 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
             [_draw(rng, _either(rng, 0.6, LEAVES, (style.foliage,))), _draw(rng, style.foliage)]
         )
         ground["hedge"].append(_draw(rng, _either(rng, 0.6, LEAVES, (style.foliage,))))
-        stone = _draw(rng, _either(rng, 0.8, SURFACES, (style.asphalt,)))
-        plant = _draw(rng, _either(rng, 0.65, HERBS, (LAWN,)))
+        stone = _draw(rng, _either(rng, 0.5, SURFACES, (style.asphalt,)))
+        plant = _draw(rng, _either(rng, 0.45, HERBS, (LAWN,)))
         ground["asphalt"].append([_near(rng, stone, 0.12), _near(rng, stone, 0.12)])
-        ground["paving"].append([_draw(rng, _either(rng, 0.85, SURFACES, (PAVING,))) for _ in range(2)])
+        ground["paving"].append([_draw(rng, _either(rng, 0.6, SURFACES, (PAVING,))) for _ in range(2)])
         ground["lane"].append(_draw(rng, _pick(rng, LANES)))
         ground["marking"].append(style.marking if rng.random() < 0.6 else _draw(rng, _pick(rng, LANES)))
         ground["verge"].append(_near(rng, plant, 0.06))
@@ -214,8 +219,8 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
         y=gy + jitter[1],
         glyph=rng.integers(1, 512, n).astype(np.int32),
         flat_share=np.clip(style.flat_share + rng.choice([-0.1, 0.0, 0.5], n, p=[0.5, 0.3, 0.2]), 0, 1),
-        storeys=np.clip(style.storeys + rng.normal(0, 0.8, n), 1, 5),
-        setback_m=rng.choice([0.8, 3.0, 6.0, 10.0], n, p=[0.25, 0.3, 0.3, 0.15]),
+        storeys=np.clip(style.storeys + rng.normal(1.0, 0.8, n), 1, 6),
+        setback_m=rng.choice([0.5, 1.5, 3.0, 6.0], n, p=[0.25, 0.3, 0.3, 0.15]),
         plot_m=rng.uniform(13, 24, n),
         window=rng.integers(0, 8, n).astype(np.int32),
         fence=rng.choice(5, n, p=[0.1, 0.45, 0.15, 0.15, 0.15]).astype(np.int32),
@@ -225,6 +230,7 @@ def make_districts(rng: np.random.Generator, country: int, half_m: float) -> Dis
         marked=rng.random(n) < 0.5,
         strip_m=rng.uniform(1.5, 4.2, n),
         hung_m=rng.choice([0.0, 1.4, 2.4], n, p=[0.4, 0.3, 0.3]),
+        clad_m=rng.choice([0.0, 1.6, 3.0], n, p=[0.3, 0.35, 0.35]),
         bed_share=rng.choice([0.15, 0.4, 0.65], n),
         species=species,
         **colours,

@@ -37,7 +37,8 @@ class Boxes(Table):
 
     `x`, `y` centre in local metres; `ux`, `uy` unit vector of the ridge; `hx`, `hy` half lengths;
     `base`, `eave` lower and upper edge of the walls; `rise` of the ridge above the eave; `hung` how far
-    the roof's cladding hangs down the walls; `alive` per epoch.
+    the roof's cladding hangs down the walls; `clad` how high the lower part of a facade reaches, in `lower`;
+    `alive` per epoch.
     """
 
     x: F32
@@ -53,6 +54,8 @@ class Boxes(Table):
     wall: F32
     roof: F32
     hung: F32
+    clad: F32
+    lower: F32
     trim: F32
     shop: F32
     has_shop: Mask
@@ -66,7 +69,8 @@ class Boxes(Table):
         """Boxes with defaults for the columns not given."""
         zeros, colour = np.zeros(n), np.full((n, 3), 0.5)
         defaults: dict[str, Any] = {
-            "base": zeros, "rise": zeros, "hung": zeros, "material": zeros, "wall": colour, "roof": colour,
+            "base": zeros, "rise": zeros, "hung": zeros, "clad": zeros, "lower": colour,
+            "material": zeros, "wall": colour, "roof": colour,
             "trim": colour, "shop": colour, "has_shop": zeros, "window": zeros, "code": zeros, "key": zeros,
             "alive": np.ones((n, 2)),
         }  # fmt: skip

@@ -29,7 +29,7 @@ from geofix.world.sensor import expose, passers_by
 from geofix.world.sizes import Size, get_size
 from geofix.world.terrain import COUNTRIES, CRS, Continent, Patch, build_continent, place_patches
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = 150
 MANIFEST = "world.json"
 
