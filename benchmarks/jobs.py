@@ -1,4 +1,4 @@
-"""The queue: how soon a job starts, 10,000 waiting jobs, what embedding through it costs, a deadly soak.
+"""The queue: how soon a job starts, answers beside a training, 10,000 waiting jobs, overhead, a deadly soak.
 
 Its own PostgreSQL and Redis, real worker processes, the tests' small kind of job (one row written per step).
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,7 @@ FILL = """
 INSERT INTO job (kind, queue, specification, max_attempts, published_at)
 SELECT 'probe', 'gpu', '{"kind": "probe", "key": "full"}', 3, clock_timestamp() FROM generate_series(1, %s)
 """
+ANSWERED = "SELECT extract(epoch FROM finished_at - submitted_at)::float8 FROM job WHERE job_id = %s"
 TWICE = "SELECT count(*) FROM (SELECT key FROM geofix.probe GROUP BY key HAVING count(*) > 1) twice"
 
 
@@ -71,6 +73,70 @@ def start(database, workers) -> None:
     waits = waits[10:]  # the first ones open connections
     shown = f"p50 {percentile(waits, 0.5):.0f} ms, p95 {percentile(waits, 0.95):.0f} ms"
     say(f"submit to start, idle worker: {shown}")
+
+
+def answers(database, workers, asked: int = 60) -> None:
+    """Interactive answers, from submission to result: on an idle host, then beside a training on it."""
+    import numpy as np
+    import yaml
+    from job_helpers import wait_for
+    from PIL import Image
+    from trainings import TINY, Training
+
+    from geofix.codes.build import CellVectors, publish
+    from geofix.codes.register import register_model
+    from geofix.database.engine import connect
+    from geofix.jobs import service
+    from geofix.models.create import create_model
+    from helpers import random_codes
+
+    folder = Path(tempfile.mkdtemp(prefix="geofix-bench-"))
+    photo = folder / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)).save(photo)
+    create_model(folder / "model", trunk="mobilenetv3_small_100", size=224, seed=3)
+    with connect() as conn:
+        model = register_model(conn, folder / "model", "answers")
+        ids, vectors = random_codes(20_000, model.dimension, level=14)
+        flags = (np.zeros(len(ids), np.float32), np.ones(len(ids), bool), np.zeros(len(ids), bool))
+        publish(conn, "answers", model, "cellmean", 14, CellVectors(ids, vectors, *flags), snapshot_id=None)
+    training = Training(folder, epochs=100_000)
+    ground = {"trunk": "resnet10t", "size": [48, 64], "fit": "squash", "aggregation": "avg"}
+    training.config.write_text(
+        yaml.safe_dump(TINY | {"ground": ground, "epochs": 100_000, "workers": 1, "threads": 1})
+    )
+    process = workers.start("all", "interactive,gpu", "1", "no-beat")
+    _answer(photo, 10)  # loads torch, the model and the codes
+    idle = _answer(photo, asked)
+    job_id = service.submit(training.job(folder / "out")).job_id
+    wait_for(lambda: service.find(job_id).progress_unit == "steps", "the first step", 300)
+    busy = _answer(photo, asked)
+    if service.find(job_id).state != "running":
+        sys.exit(f"the training ended before the answers: {service.find(job_id).error}")
+    for name, took in (("idle host", idle), ("beside a training", busy)):
+        p50, p95 = percentile(took, 0.5), percentile(took, 0.95)
+        say(f"answer of localize, {name}: p50 {1000 * p50:.0f} ms, p95 {1000 * p95:.0f} ms")
+    service.cancel(job_id)
+    wait_for(lambda: service.find(job_id).is_finished, "the training's end", 60)
+    process.terminate()
+    process.wait()
+    shutil.rmtree(folder)
+
+
+def _answer(photo: Path, times: int) -> list[float]:
+    """Seconds of localizations asked one after the other, by the database's clock."""
+    from job_helpers import wait_state
+
+    from geofix.database.engine import connect
+    from geofix.jobs import service
+    from geofix.jobs.specs import parse
+
+    took = []
+    for _ in range(times):
+        job = service.submit(parse("localize", {"photos": [str(photo)], "code_set": "answers"}))
+        wait_state(job.job_id, "succeeded", seconds=300)
+        with connect() as conn:
+            took.append(conn.execute(ANSWERED, (job.job_id,)).fetchone()[0])
+    return took
 
 
 def full(database, workers) -> None:
@@ -187,8 +253,9 @@ def soak(database, workers, count: int, minutes: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", choices=("start", "full", "embed", "soak"))
+    parser.add_argument("--only", choices=("start", "answers", "full", "embed", "soak"))
     parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--answers", type=int, default=60)
     parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
     for name in list(os.environ):
@@ -226,8 +293,9 @@ def _measure(servers, options: argparse.Namespace) -> None:
         beat = threading.Thread(target=sweep_until, args=(stop,))
         beat.start()
         try:
-            for work in (start, full, embed):
-                if options.only in (None, work.__name__):
+            asked = partial(answers, asked=options.answers)
+            for name, work in {"start": start, "answers": asked, "full": full, "embed": embed}.items():
+                if options.only in (None, name):
                     work(database, workers)
             if options.only in (None, "soak"):
                 soak(database, workers, options.jobs, options.minutes)

@@ -181,7 +181,7 @@ def match_views(
 
 
 def probe(root: Path, p: Photos, seconds: float, rng: np.random.Generator) -> dict[str, float]:
-    """What small networks learn: ground alone (mean of two trainings of `seconds` of CPU), ground to aerial."""
+    """What small networks learn: ground alone (mean of two trainings of `seconds` of CPU), ground to tile."""
     train, test = split(p, rng)
     data = as_data(p, train, test)
     twice = [learn_ground(data, seconds, seed) for seed in (0, 1)]  # one training alone is off by 1.5 points

@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="Folder of the pictures.")
     parser.add_argument("--evaluation", default="", help="Shown on the accuracy page.")
     parser.add_argument("--photo", type=Path, help="Localized for the picture of that page; needs a worker.")
+    parser.add_argument("--only", nargs="*", default=[], help="Names of pictures, for example: sql models.")
     given = parser.parse_args()
     address = "http://localhost:8501" if given.address == "local" else given.address
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -50,10 +51,15 @@ def main() -> int:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)
             for name, path in pages(given.evaluation):
+                if given.only and name not in given.only:
+                    continue
                 page.goto(f"{address}/{path}")
                 page.get_by_test_id("stMain").locator("h1").first.wait_for()
                 if name == "localize" and given.photo is not None:
                     localize(page, given.photo)
+                if name == "sql":
+                    page.get_by_role("button", name="Run", exact=True).click()
+                    page.get_by_text("shapes drawn").wait_for()
                 whole(page, width, height).screenshot(path=given.out / f"dashboard-{name}{suffix}.png")
                 page.set_viewport_size({"width": width, "height": height})
             page.close()
@@ -71,9 +77,10 @@ def pages(evaluation: str) -> Iterator[tuple[str, str]]:
     yield "coverage", "coverage"
     yield "space", "space?zoom=near"
     yield "jobs", "jobs"
+    yield "submit", "jobs?view=submit"
     yield "models", "models"
-    yield "sql", "sql"
-    yield "data", "data"
+    yield "sql", "sql?example=Coverage+of+cells"
+    yield "data", "data?part=regions"  # its first part shows where files of the data sets lie
 
 
 def localize(page: Any, photo: Path) -> None:
@@ -86,11 +93,18 @@ def localize(page: Any, photo: Path) -> None:
 
 def whole(page: Any, width: int, height: int) -> Any:
     """The page, its window as tall as what it holds."""
-    page.wait_for_timeout(SETTLE_MS)
+    settle(page)
     tall = page.get_by_test_id("stMain").evaluate("element => element.scrollHeight")
     page.set_viewport_size({"width": width, "height": int(min(max(tall, height), TALLEST))})
-    page.wait_for_timeout(SETTLE_MS)
+    page.get_by_test_id("stMain").evaluate("element => { element.scrollTop = 0 }")
+    settle(page)
     return page
+
+
+def settle(page: Any) -> None:
+    """Wait until the page's script has ended, then for maps and charts to be drawn."""
+    page.locator('[data-test-script-state="notRunning"]').first.wait_for()
+    page.wait_for_timeout(SETTLE_MS)
 
 
 if __name__ == "__main__":

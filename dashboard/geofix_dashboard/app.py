@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import streamlit as st
 
-from geofix_dashboard import data, theme
+from geofix_dashboard import access, data, theme
 from geofix_dashboard.guard import guarded
-from geofix_dashboard.views import accuracy, coverage, jobs, localize, models, overview, sources, space, sql
+from geofix_dashboard.views import (
+    accuracy,
+    coverage,
+    jobs,
+    localize,
+    models,
+    overview,
+    sign_in,
+    sources,
+    space,
+    sql,
+)
 
 
 def main() -> None:
@@ -14,6 +25,7 @@ def main() -> None:
     st.set_page_config(page_title="geofix", page_icon=str(theme.ICON), layout="wide")
     theme.install()
     st.logo(str(theme.LOGO), size="large")
+    visitor = access.visitor()
     page = st.navigation(
         {
             "Look": [
@@ -41,9 +53,14 @@ def main() -> None:
                 st.Page(sql.render, title="SQL", icon=":material/terminal:", url_path="sql"),
                 st.Page(sources.render, title="Data", icon=":material/database:", url_path="data"),
             ],
-        }
+        },
+        position="hidden" if visitor.role is None else "sidebar",
     )
+    if visitor.role is None:
+        sign_in.render(visitor)
+        return
     with st.sidebar:
+        sign_in.who(visitor)
         st.caption(f"Reads as the reader role. Figures are at most {data.TTL_S} s old; jobs are live.")
         if st.button("Refresh", icon=":material/refresh:", width="stretch"):
             data.forget()

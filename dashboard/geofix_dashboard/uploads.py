@@ -13,6 +13,7 @@ import numpy as np
 
 from geofix.imagery.photo import BadPhoto, decode_photo
 from geofix.settings import get_settings
+from geofix.storage import readable_bytes
 
 TYPES = ["jpg", "jpeg", "png", "webp", "heic", "heif"]
 KEPT_S = 24 * 3600  # a folder whose job was never finished goes after a day
@@ -43,6 +44,10 @@ def read(name: str, data: bytes) -> Upload:
     """Decode a file with the product's limits on bytes and pixels; nothing in it is executed or kept."""
     if not data:
         return Upload(name, data, f"{name} is empty. Copy the file again.")
+    most = get_settings().max_photo_bytes
+    if len(data) > most:
+        told = f"{name} has {readable_bytes(len(data))}, more than {readable_bytes(most)}. Make it smaller."
+        return Upload(name, data, told)
     try:
         return Upload(name, data, decode_photo(data, max_side=PREVIEW_PX))
     except BadPhoto as error:
@@ -69,6 +74,11 @@ def remove(paths: Iterable[str | Path]) -> None:
     for folder in {Path(path).parent for path in paths}:
         if folder.parent == _home():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def stored(path: str | Path) -> bool:
+    """Whether a path is one that `store` gives."""
+    return Path(path).parent.parent == _home() and ".." not in Path(path).parts
 
 
 def sweep() -> int:

@@ -7,8 +7,9 @@ The prefix is ``GEOFIX_``; libpq's own ``PG*`` names are honoured by psycopg its
 from __future__ import annotations
 
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -65,6 +66,15 @@ class Settings(BaseSettings):
     gc_grace_hours: Annotated[float, Field(ge=0)] = Field(
         24.0, description="Unfinished code sets and half-written folders this young may still be in work."
     )
+    dashboard_access: Literal["operator", "viewer", "oidc"] | None = Field(
+        None,
+        description="Role of everyone who reaches the dashboard, or `oidc`: people sign in. Unset: operator "
+        "on a loopback address, viewer on any other.",
+    )
+    dashboard_operators: str | None = Field(
+        None, description="Who operates after signing in: e-mail addresses, @domain or *, by commas."
+    )
+    dashboard_viewers: str | None = Field(None, description="Who looks after signing in, in the same way.")
     postgres_bin: Path | None = Field(None, description="Folder of initdb, pg_ctl; unset: found by itself.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for decoding; 0: one per core.")
 
@@ -73,10 +83,26 @@ class Settings(BaseSettings):
         """Absolute home."""
         return self.home.expanduser().resolve()
 
+    def access_at(self, address: str | None) -> Literal["operator", "viewer", "oidc"]:
+        """What `dashboard_access` comes to for a dashboard on an address; None: on all of them."""
+        if self.dashboard_access is not None:
+            return self.dashboard_access
+        return "operator" if is_loopback(address) else "viewer"
+
     @property
     def shared_dir(self) -> Path:
         """Absolute folder of the real data; it may not exist."""
         return self.shared.expanduser().resolve()
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether only this machine reaches what listens on an address; no name but localhost is looked up."""
+    if address is None or address == "localhost":
+        return address is not None
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -21,6 +21,14 @@ from geofix.settings import get_settings
 from servers import Database, Servers, new_home
 
 
+@pytest.fixture(autouse=True)
+def on_this_machine() -> Iterator[None]:
+    """The dashboard listens where the command line puts it by default: everyone operates."""
+    st.config.set_option("server.address", "localhost")
+    yield
+    st.config.set_option("server.address", None)
+
+
 @pytest.fixture(scope="session")
 def world(cluster: Servers) -> Iterator[World]:
     """The filled database of this test run; tests only read it."""

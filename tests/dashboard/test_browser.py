@@ -41,8 +41,10 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def address(filled, tmp_path) -> Iterator[str]:
-    """The dashboard of the filled database, served by the command itself."""
+def address(request, tmp_path) -> Iterator[str]:
+    """The dashboard of the database that the test asked for before (else the filled one), by the command."""
+    if "towns" not in request.fixturenames:
+        request.getfixturevalue("filled")
     port = free_port()
     line = [
         str(Path(sys.executable).with_name("geofix")),
@@ -98,6 +100,87 @@ def test_the_map_is_drawn_without_internet(address):
     filled = np.abs(pixels.astype(int) - ground).max(axis=2) > 40
     assert filled.mean() > 0.05, "the map shows hardly anything but its ground"
     assert len(np.unique(pixels.reshape(-1, 3) // 32, axis=0)) > 5, "the map has hardly any colours"
+
+
+@pytest.mark.browser
+def test_a_file_of_200_mb_is_refused_and_the_next_one_is_taken(towns, address, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's package `chromium`")
+    playwright = pytest.importorskip("playwright.sync_api")
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(200_000_000)
+    text = tmp_path / "<img src=x onerror=alert(1)>.jpg"
+    text.write_text("<script>alert(2)</script>")
+    said: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.goto(f"{address}/localize")
+        drop = page.locator("input[type=file]").first
+        drop.set_input_files(str(large))
+        page.get_by_text("200.0MB").wait_for()  # in red; the words below say why
+        assert page.get_by_text("20 photos of 20 MB. A file in red was not taken").is_visible()
+        page.wait_for_timeout(2_000)
+        assert page.get_by_role("button", name="Find where").is_disabled()
+        drop.set_input_files(str(text))
+        page.get_by_text("is not an image").first.wait_for()
+        drop.set_input_files(str(towns.photo()))
+        page.get_by_role("button", name="Find where it was taken").wait_for()
+        page.get_by_test_id("stImage").first.wait_for()
+        browser.close()
+    assert not said
+
+
+@pytest.mark.browser
+def test_an_area_is_drawn_by_hand_and_by_corners(towns, address):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's package `chromium`")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/localize")
+        page.get_by_text("Draw", exact=True).click()
+        plan = page.get_by_label("Map to draw on")
+        plan.wait_for()
+        assert page.get_by_text("Nothing is drawn").is_visible()
+        plan.scroll_into_view_if_needed()
+        box = plan.bounding_box()
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+        def at(dx: float, dy: float) -> tuple[float, float]:
+            return middle[0] + dx, middle[1] + dy
+
+        page.mouse.move(*at(-60, -60))
+        page.mouse.down()
+        for dx, dy in ((60, -60), (60, 60), (-60, 60), (-60, -50)):
+            page.mouse.move(*at(dx, dy), steps=6)
+        page.mouse.up()
+        page.get_by_text("km² drawn").wait_for()
+        by_hand = area(page)
+        plan_path = plan.locator("path.drawn")
+        assert len(plan_path.get_attribute("d").split("M")) == 2
+        for dx, dy in ((-150, 80), (-110, 80), (-110, 120), (-150, 120), (-150, 80)):
+            page.mouse.click(*at(dx, dy))
+        page.wait_for_function("a => !document.body.innerText.includes(a)", arg=f"{by_hand:,.1f} km² drawn")
+        page.get_by_text("km² drawn").wait_for()
+        both = area(page)
+        assert 1.05 < both / by_hand < 1.4  # 40 by 40 pixels more than 120 by 120, and Mercator's stretch
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_text(f"{by_hand:,.1f} km² drawn").wait_for()
+        page.get_by_role("button", name="Zoom in").click()
+        page.get_by_role("button", name="Clear").click()
+        page.get_by_text("Nothing is drawn").wait_for()
+        browser.close()
+
+
+def area(page) -> float:
+    """Square kilometres that the page says were drawn."""
+    return float(page.get_by_text("km² drawn").inner_text().split("km²")[0].split()[-1].replace(",", ""))
 
 
 def drawn(page, chart) -> np.ndarray:

@@ -20,7 +20,7 @@ from geofix.jobs.runner import run_inline
 from geofix.jobs.service import submit
 from geofix.jobs.specs import parse
 from geofix.settings import get_settings
-from geofix_dashboard import answers, place_data, uploads
+from geofix_dashboard import answers, drawing, place_data, uploads
 from geofix_dashboard.views import localize_answer, localize_region
 
 
@@ -223,7 +223,12 @@ def test_a_waiting_job_names_the_worker_that_is_missing(towns):
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("region", "DEU"), ("draw", "the whole code set is searched"), ("file", "POLYGON((...))")],
+    [
+        ("region", "DEU"),
+        ("free", "Nothing is drawn: the whole code set is searched"),
+        ("draw", "Nothing is marked: the whole code set is searched"),
+        ("file", "POLYGON((...))"),
+    ],
 )
 def test_every_kind_of_prior_region_can_be_chosen(towns, kind, said):
     test = page("localize")
@@ -235,3 +240,48 @@ def test_every_kind_of_prior_region_can_be_chosen(towns, kind, said):
         kind == "region" and any("Germany" in option for option in regions)
     )
     assert test.button(key="localize_go").disabled  # no photo yet
+
+
+# -- drawing
+
+
+def test_what_was_drawn_is_one_valid_area():
+    square = [[8, 48], [9, 48], [9, 49], [8, 49]]
+    assert drawing.union([square]).area == pytest.approx(1)
+    overlapping = [[x + 0.5, y] for x, y in square]
+    assert drawing.union([square, overlapping]).area == pytest.approx(1.5)
+    knot = drawing.union([[[0, 0], [2, 2], [2, 0], [0, 2]]])
+    assert knot.is_valid and knot.area == pytest.approx(2)
+    for nothing in (None, [], [[]], [[[1, 1], [2, 2]]], [[[1, 1], [2, 2], [3, 3]]]):
+        assert drawing.union(nothing) is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "text",
+        7,
+        [[["a", "b"], [1, 2], [3, 4]]],
+        [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]],
+        [[[float("nan"), 0], [1, 0], [1, 1]]],
+        [[[float("inf"), 0], [1, 0], [1, 1]]],
+        [[[0, 0], [1, 0], [1, 1]]] * 51,
+        [[[0, 0]] * 20_001],
+        {"a": 1},
+    ],
+)
+def test_what_is_no_drawing_is_refused(sent):
+    with pytest.raises(BadInputError, match="drawing"):
+        drawing.union(sent)
+
+
+def test_outlines_become_rings():
+    holed = json.dumps(shapely.geometry.mapping(shapely.from_wkt(HOLED)))
+    both = json.dumps({"type": "MultiPolygon", "coordinates": [BOWTIE["coordinates"]] * 2})
+    rings = drawing.rings_of([holed, both, None, '{"type": "Point", "coordinates": [1, 2]}'])
+    assert [len(ring) for ring in rings] == [5, 5, 5, 5] and rings[0][0] == [0, 0]
+
+
+def test_area_of_what_was_drawn_is_that_of_the_ellipsoid():
+    degree = shapely.box(0, 0, 1, 1)
+    assert localize_region.area_km2(degree) == pytest.approx(12_308.8, rel=1e-3)

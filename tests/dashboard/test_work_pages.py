@@ -276,6 +276,18 @@ def test_codes_of_a_coarser_level_are_means_of_the_server(towns):
         assert np.allclose(mean, vectors[parents == cell].mean(axis=0), atol=2e-3)
 
 
+@pytest.mark.parametrize("most", [1, 2, 5, 8, 20, 1000])
+def test_the_level_drawn_is_the_finest_with_few_enough_cells(towns, most):
+    with connect("reader") as conn:
+        found = code_queries.find_code_set(conn, "means")
+        ids, _ = code_queries.read_codes(conn, found)
+        level = dashboard_space.level_below(conn, "codes", "means", found.level, most)
+        at, vectors = dashboard_space.code_means(conn, "means", level)
+    left = {n: len(np.unique(s2.parent(ids, n))) for n in range(found.level + 1)}
+    assert level == max([n for n, cells in left.items() if cells <= most], default=0)
+    assert len(at) == len(vectors) == left[level]
+
+
 def test_the_cells_most_like_one_are_listed_as_sql_lists_them(towns):
     with connect("reader") as conn:
         cell, token = conn.execute(

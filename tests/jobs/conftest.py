@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from job_helpers import TIMING, Workers, make_table
 
 from geofix.database import engine
 from geofix.database.cluster import broker_url
+from geofix.jobs.sweep import sweep_until
 from geofix.settings import Settings, get_settings
 from servers import Database, Servers
 
@@ -42,6 +44,16 @@ def workers(queue: Database) -> Iterator[Workers]:
         yield made
     finally:
         made.end()
+
+
+@pytest.fixture
+def beat(queue: Database) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=sweep_until, args=(stop,))
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
 
 
 @pytest.fixture(scope="module")

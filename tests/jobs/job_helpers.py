@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from geofix.database.engine import connect
-from geofix.database.queries.jobs import JobRow
+from geofix.database.queries.jobs import JobRow, list_jobs
 from geofix.jobs import service
 from servers import Database
 
@@ -83,6 +83,11 @@ def wait_for(look: Callable[[], object], what: str, seconds: float = 20) -> None
 def wait_state(job_id: UUID, *states: str, seconds: float = 20) -> JobRow:
     wait_for(lambda: service.find(job_id).state in states, f"{states} of {service.find(job_id)}", seconds)
     return service.find(job_id)
+
+
+def chunks_of(job_id: UUID) -> list[JobRow]:
+    with connect("reader") as conn:
+        return sorted(list_jobs(conn, parent=job_id, limit=1000), key=lambda row: row.chunk or 0)
 
 
 def steps(database: Database, key: str) -> list[int]:

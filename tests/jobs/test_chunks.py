@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +10,18 @@ import pytest
 pytest.importorskip("timm", reason="needs the extra `train`")
 
 import torch
-from job_helpers import Workers, make_table, steps, wait_for, wait_state
+from job_helpers import Workers, chunks_of, make_table, steps, wait_for, wait_state
+from photographed import streets
 from probes import Probe, Split
-from test_stages import streets
 
 from geofix.codes.embed_store import embed_all
 from geofix.codes.register import register_model
 from geofix.database.engine import connect
-from geofix.database.queries.jobs import list_jobs
 from geofix.database.queries.models import find_model
 from geofix.ingest.photos import ingest_photos
 from geofix.jobs import runner, service
 from geofix.jobs.specs import parse
-from geofix.jobs.sweep import sweep, sweep_until
+from geofix.jobs.sweep import sweep
 from geofix.models.create import create_model
 from servers import Database
 
@@ -38,21 +35,6 @@ WHERE m.name = %s ORDER BY 1
 def table(db: Database, timing: None) -> Database:
     make_table(db)
     return db
-
-
-@pytest.fixture
-def beat(queue: Database) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=sweep_until, args=(stop,))
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
-
-
-def chunks_of(job_id):
-    with connect("reader") as conn:
-        return sorted(list_jobs(conn, parent=job_id, limit=1000), key=lambda row: row.chunk)
 
 
 def vectors(name: str):

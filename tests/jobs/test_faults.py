@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -20,19 +18,8 @@ from geofix.database.queries import jobs
 from geofix.jobs import broker, service
 from geofix.jobs.settings import JobSettings
 from geofix.jobs.specs import parse
-from geofix.jobs.sweep import sweep, sweep_until
+from geofix.jobs.sweep import sweep
 from servers import Database, Servers
-
-
-@pytest.fixture
-def beat(queue: Database) -> Iterator[None]:
-    """`geofix beat` inside the test."""
-    stop = threading.Event()
-    thread = threading.Thread(target=sweep_until, args=(stop,))
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
 
 
 def test_a_killed_worker_s_job_is_done_once_by_another(queue: Database, workers: Workers, beat: None) -> None:

@@ -10,9 +10,15 @@ SELECT * FROM (
 ORDER BY kind, array_position(ARRAY['hybrid', 'prototype', 'cellmean', 'aerial'], recipe), created_at DESC
 
 -- CODE_MEANS
-SELECT geofix.s2_parent(s2_id, {level}), avg(code)::public.halfvec({dimension}) FROM geofix.cell_code
+SELECT (s2_id & -{bit}::bigint) | {bit}::bigint, avg(code)::public.halfvec({dimension}) FROM geofix.cell_code
 WHERE code_set_id = {key} GROUP BY 1 ORDER BY 1
 
 -- PROTOTYPE_MEANS
-SELECT geofix.s2_parent(s2_id, {level}), avg(embedding)::public.halfvec({dimension}) FROM geofix.prototype
+SELECT (s2_id & -{bit}::bigint) | {bit}::bigint, avg(embedding)::public.halfvec({dimension}) FROM geofix.prototype
 WHERE model_id = {key} GROUP BY 1 ORDER BY 1
+
+-- CODE_CELLS
+SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {key}
+
+-- PROTOTYPE_CELLS
+SELECT s2_id FROM geofix.prototype WHERE model_id = {key}

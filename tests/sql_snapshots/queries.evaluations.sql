@@ -15,6 +15,24 @@ VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s,
         %(software_version)s)
 RETURNING evaluation_id
 
+-- SPANS
+SELECT min(s2_id), max(s2_id), count(*) FROM (
+    SELECT p.s2_id, (rank() OVER (ORDER BY p.s2_id) - 1) / %(size)s AS part
+    FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+    WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
+      AND EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id)
+) asked GROUP BY part ORDER BY part
+
+-- FORGET_SPAN
+DELETE FROM geofix.prediction r USING geofix.photo_record p
+WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_id BETWEEN %(first)s AND %(last)s
+
+-- IS_THERE
+SELECT 1 FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
+
+-- RENAME
+UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s
+
 -- REGION_LEVELS
 SELECT DISTINCT level FROM geofix.region ORDER BY 1
 

@@ -9,6 +9,15 @@ SELECT name, state, coalesce(pg_total_relation_size(to_regclass('geofix_leaf.cel
 FROM geofix.code_set
 WHERE state = 'dropping' OR (state = 'building' AND created_at < now() - %(grace)s::interval) ORDER BY name
 
+-- UNFINISHED_EVALUATIONS
+SELECT e.evaluation_id, e.name, e.n FROM geofix.evaluation e
+WHERE e.config ? 'in_the_making' AND e.created_at < now() - %(grace)s::interval
+  AND NOT EXISTS (SELECT FROM geofix.job j WHERE j.job_id::text = e.config ->> 'in_the_making'
+                    AND j.state IN ('queued', 'running', 'paused')) ORDER BY e.name
+
+-- DELETE_EVALUATION
+DELETE FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
+
 -- LEAVES
 SELECT c.relname, c.relkind = 'f', c.relispartition, pg_total_relation_size(c.oid)
 FROM pg_class c

@@ -135,7 +135,7 @@ FROM (
                 ELSE 'cancelled' END AS state,
            format('%%s of %%s chunks', count(*) FILTER (WHERE j.state = 'succeeded'), count(*)) AS message,
            string_agg(format('chunk %%s (%%s): %%s', j.chunk, j.job_id, j.error), '; ' ORDER BY j.chunk)
-               FILTER (WHERE j.state IN ('failed', 'parked')) AS error
+               FILTER (WHERE j.state = 'parked' OR j.state = 'failed' AND j.started_at IS NOT NULL) AS error
     FROM geofix.job j WHERE j.parent_job_id = %(parent)s AND j.chunk IS NOT NULL
 ) c WHERE p.job_id = %(parent)s AND (p.state, p.progress_done, p.progress_message)
     IS DISTINCT FROM (c.state, c.done, c.message)

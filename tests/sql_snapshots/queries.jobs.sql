@@ -39,6 +39,10 @@ WHERE (%(states)s::text[] IS NULL OR j.state = ANY (%(states)s))
   AND (%(parent)s::uuid IS NULL OR j.parent_job_id = %(parent)s)
 ORDER BY j.submitted_at DESC, j.job_id LIMIT %(limit)s
 
+-- FIND_OPEN
+SELECT job_id FROM geofix.job WHERE kind = %(kind)s AND specification = %(specification)s::jsonb AND parent_job_id IS NULL
+  AND state IN ('queued', 'running', 'paused', 'lost') ORDER BY submitted_at DESC LIMIT 1
+
 -- EXISTING
 SELECT job_id FROM geofix.job WHERE job_id = ANY (%(ids)s)
 

@@ -11,8 +11,8 @@ VALUES (%(photo_sha256)s, %(photo_name)s, %(code_set_id)s, %(localizer)s, %(k)s,
 RETURNING query_id
 
 -- AUDIT
-INSERT INTO geofix.audit (action, object_kind, object_id, detail)
-VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
+INSERT INTO geofix.audit (actor, action, object_kind, object_id, detail)
+VALUES (coalesce(%(actor)s::text, session_user::text), %(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
 
 -- TILE_VECTORS
 SELECT t.s2_id, e.embedding FROM geofix.aerial_embedding e JOIN geofix.aerial_tile t USING (aerial_tile_id)

@@ -78,6 +78,17 @@ ON CONFLICT ({key}) DO NOTHING
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.snapshot_photo s USING (photo_id)
 WHERE e.model_id = {model_id} AND s.snapshot_id = {snapshot_id} AND s.split = ANY ({splits}) ORDER BY e.photo_id
 
+-- READ_SPAN
+SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.snapshot_photo s USING (photo_id)
+JOIN geofix.photo_record p USING (photo_id)
+WHERE e.model_id = {model_id} AND s.snapshot_id = {snapshot_id} AND s.split = ANY ({splits})
+  AND p.s2_id BETWEEN {first} AND {last} ORDER BY e.photo_id
+
+-- SPLIT_STAMP
+SELECT count(*), coalesce(sum(hashint8(e.photo_id)), 0) FROM geofix.photo_embedding e
+JOIN geofix.snapshot_photo s USING (photo_id)
+WHERE e.model_id = %(model_id)s AND s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
+
 -- READ_DATASETS
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.photo_record p USING (photo_id)
 JOIN geofix.dataset d USING (dataset_id)

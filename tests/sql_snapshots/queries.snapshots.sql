@@ -58,6 +58,7 @@ SELECT s.photo_id, s.split, p.s2_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.g
        p.sequence_id, p.captured_at
 FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split = ANY (%(splits)s))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 ORDER BY s.photo_id
 
 -- FILES

@@ -16,6 +16,7 @@ OFFERED = {
     "codes",
     "embed",
     "evaluate",
+    "stage",
     "index",
     "ingest",
     "localize",

@@ -201,9 +201,14 @@ def serve_queue(queue: str, concurrency: int) -> None:
         without_heartbeat=True,
         quiet=True,
     )
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+    end_with(os.getppid())
     worker.start()
     sys.exit(worker.exitcode)
+
+
+def end_with(parent: int) -> None:
+    """Shut this process down warmly when the process that started it is gone."""
+    threading.Thread(target=_end_with_parent, args=(parent,), name="parent", daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -214,10 +219,15 @@ def _end_with_parent(parent: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`one QUEUE CONCURRENCY`, or `all QUEUE,QUEUE CONCURRENCY BEAT`; called by `geofix worker`."""
+    """`one QUEUE CONCURRENCY`, or `all QUEUE,QUEUE CONCURRENCY BEAT [PARENT]`; called by `geofix worker`.
+
+    With the id of a parent process the workers end with it; `geofix demo` gives its own.
+    """
     if arguments[:1] == ["one"] and len(arguments) == 3 and arguments[1] in QUEUES:
         serve_queue(arguments[1], int(arguments[2]))
-    elif arguments[:1] == ["all"] and len(arguments) == 4:
+    elif arguments[:1] == ["all"] and len(arguments) in (4, 5):
+        for parent in arguments[4:]:
+            end_with(int(parent))
         supervise(arguments[1].split(","), int(arguments[2]), beat=arguments[3] == "beat")
     else:
         sys.exit("usage: geofix worker --queues cpu,gpu,interactive")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from geofix.errors import GeofixError
 from geofix.evaluation.metrics import wilson
-from geofix_dashboard import actions, charts, data, links, theme
+from geofix_dashboard import access, actions, charts, data, links, theme
 from geofix_dashboard.views import model_parts
 
 TIME = "YYYY-MM-DD HH:mm"
@@ -115,7 +115,9 @@ def within_text(row: Any) -> str:
 
 def _code_set(row: pd.Series) -> None:
     name = str(row["name"])
-    theme.section(f"{name} · {theme.state_mark(str(row['state']))}", str(row["stale_reason"] or ""))
+    theme.section(
+        f"{name} · {theme.state_mark(str(row['state']))}", model_parts.text(row["stale_reason"], "")
+    )
     _use(name, str(row["state"]), int(row["cells"]))
     left, right = st.columns([1, 1], gap="large")
     with left:
@@ -125,7 +127,11 @@ def _code_set(row: pd.Series) -> None:
             [
                 ("Model", str(row["model"]), f"D = {int(row['dimension']) - 2}"),
                 ("Recipe", str(row["recipe"]), f"S2 level {row['level']}, {int(row['cells']):,} cells"),
-                ("Snapshot", str(row["snapshot"] or "–"), "first digits of its hash; what it was fitted on"),
+                (
+                    "Snapshot",
+                    model_parts.text(row["snapshot"], "–"),
+                    "first digits of its hash; what it was fitted on",
+                ),
                 ("Size", theme.size(row["bytes"]), "codes and index on disk"),
                 ("Norm M", f"{row['scale']:.4f}", "codes are completed to this norm"),
                 (
@@ -160,7 +166,9 @@ def _estimate(parameters: dict[str, Any]) -> str:
 
 
 def _use(name: str, state: str, cells: int) -> None:
-    """Mark ready or stale, or drop; each asks once more."""
+    """Mark ready or stale, or drop, for operators; each asks once more."""
+    if not access.may_operate():
+        return
     columns = st.columns([1, 1, 5])
     if state in ("ready", "stale"):
         other = "stale" if state == "ready" else "ready"

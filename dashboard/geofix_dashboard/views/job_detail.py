@@ -10,7 +10,7 @@ import streamlit as st
 
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
-from geofix_dashboard import actions, charts, job_data, links, place_data, theme
+from geofix_dashboard import access, actions, charts, job_data, links, place_data, theme
 from geofix_dashboard.guard import guarded
 
 OPEN = ("queued", "running", "lost", "paused")
@@ -85,19 +85,23 @@ def _head(row: JobRow) -> None:
 
 
 def _buttons(row: JobRow) -> None:
+    """What may be done with the job, for who may do it."""
     job_id = str(row.job_id)
     columns = st.columns([1, 1, 1, 4])
-    if row.state in OPEN:
+    if row.state in OPEN and actions.may_cancel(job_id):
         with columns[0].popover("Cancel", icon=":material/cancel:", width="stretch"):
             st.markdown("Cancel this job? What it has committed stays.")
             if st.button("Yes, cancel it", type="primary", key="job_cancel"):
                 _do(actions.cancel, job_id)
-        if row.state == "paused":
-            if columns[1].button("Resume", icon=":material/play_arrow:", width="stretch", key="job_resume"):
-                _do(actions.resume, job_id)
-        elif columns[1].button("Pause", icon=":material/pause:", width="stretch", key="job_pause"):
+    if not access.may_operate():
+        return
+    if row.state == "paused":
+        if columns[1].button("Resume", icon=":material/play_arrow:", width="stretch", key="job_resume"):
+            _do(actions.resume, job_id)
+    elif row.state in OPEN:
+        if columns[1].button("Pause", icon=":material/pause:", width="stretch", key="job_pause"):
             _do(actions.pause, job_id)
-    if row.state in BAD and columns[0].button(
+    elif row.state in BAD and columns[0].button(
         "Retry", icon=":material/replay:", width="stretch", key="job_retry"
     ):
         _do(actions.retry, job_id)

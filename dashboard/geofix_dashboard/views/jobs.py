@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import job_data, links, theme
+from geofix_dashboard import access, job_data, links, theme
 from geofix_dashboard.guard import guarded
 from geofix_dashboard.views import job_detail, job_submit
 
@@ -20,7 +20,8 @@ PER_PAGE = 50
 def render() -> None:
     """Draw the page."""
     theme.header("Jobs", "What waits, what runs, what came of it, and who does the work.")
-    view = str(links.choose("view", "Show", list(VIEWS), kind="segments", show=VIEWS.__getitem__))
+    views = [name for name in VIEWS if name != "submit" or access.may_operate()]
+    view = str(links.choose("view", "Show", views, kind="segments", show=VIEWS.__getitem__))
     if view == "submit":
         job_submit.render()
     elif view == "workers":
@@ -36,7 +37,7 @@ def _jobs() -> None:
     if not known:
         theme.empty(
             "No job was submitted yet.",
-            "Submit one with the form above, or from the command line.",
+            "Submit one here, if you are an operator, or from the command line.",
             "geofix jobs submit snapshot -p datasets=NAME -p out=DIR",
             "geofix demo",
         )

@@ -11,7 +11,7 @@ from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix_dashboard import actions, data, links, place_data, theme, uploads
 from geofix_dashboard.guard import guarded
-from geofix_dashboard.views import localize_answer, localize_region
+from geofix_dashboard.views import localize_answer, localize_region, model_parts
 
 MOST = 20  # photos of one job
 DRAWN = 200  # candidates asked for; the map draws all of them
@@ -59,7 +59,8 @@ def _ask(sets: pd.DataFrame) -> None:
     name = str(links.choose("set", "Code set", list(labels), show=labels.__getitem__))
     row = sets[sets["name"] == name].iloc[0]
     if row["state"] == "stale":
-        st.caption(f":material/history: Stale: {row['stale_reason'] or 'sources changed since'}.")
+        reason = model_parts.text(row["stale_reason"], "sources changed since")
+        st.caption(f":material/history: Stale: {reason}.")
     if not row["calibrated"]:
         st.caption(
             ":material/info: Not calibrated: answers come without probabilities. "
@@ -71,6 +72,10 @@ def _ask(sets: pd.DataFrame) -> None:
         accept_multiple_files=True,
         key="localize_files",
         help="Position in EXIF is not read. Photos are removed from the server when the answer is there.",
+    )
+    st.caption(
+        f"At most {MOST} photos of {st.get_option('server.maxUploadSize')} MB. A file in red was not taken: "
+        "it is larger, or of another kind."
     )
     photos = [uploads.read(file.name, file.getvalue()) for file in files[:MOST]]
     if len(files) > MOST:
@@ -104,7 +109,7 @@ def submit(photos: list[uploads.Upload], code_set: str, within: str | None, regi
     if within is not None:
         parameters["within"] = within
     try:
-        row = actions.submit("localize", parameters)
+        row = actions.localize(parameters)
     except GeofixError as error:
         uploads.remove(paths)
         st.error(str(error), icon=":material/error:")
@@ -152,7 +157,7 @@ def _wait(job_id: str) -> None:
             "The job waits in the queue. Start a worker; it is taken up within seconds.",
             "geofix worker --queues interactive",
         )
-    if st.button("Cancel", icon=":material/cancel:", key="localize_cancel"):
+    if actions.may_cancel(job_id) and st.button("Cancel", icon=":material/cancel:", key="localize_cancel"):
         actions.cancel(job_id)
         st.rerun()
 

@@ -80,7 +80,8 @@ def _headline(answer: dict[str, Any], rows: pd.DataFrame, row: JobRow) -> None:
         )
     search = answer["search"]
     place = f"{first['lat']:.5f}, {first['lon']:.5f}"
-    st.markdown(f"**Best position {place}** · cell `{first['code']}` · {first['region'] or 'no region'}")
+    region = "no region" if _missing(first["region"]) else first["region"]
+    st.markdown(f"**Best position {place}** · cell `{first['code']}` · {region}")
     cells = st.columns(3)
     cells[0].metric(
         "Its probability",

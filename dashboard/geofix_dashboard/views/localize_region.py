@@ -1,4 +1,4 @@
-"""Where a photo can have been taken: everywhere, a region, cells marked on a map, or a polygon given."""
+"""Where a photo can have been taken: everywhere, a region, drawn or marked on a map, or a polygon given."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from geofix.database.engine import connect
 from geofix.errors import GeofixError
 from geofix.ingest.region_text import region_ewkb
 from geofix.spatial import s2
-from geofix_dashboard import data, maps, place_data, theme
+from geofix_dashboard import data, drawing, maps, place_data, theme
 
-KINDS = {"all": "Everywhere", "region": "Region", "draw": "Mark cells", "file": "Polygon"}
+KINDS = {"all": "Everywhere", "region": "Region", "free": "Draw", "draw": "Cells", "file": "Polygon"}
 MOST_VERTICES = 20_000
 MAP = "localize-region-map"
 
@@ -29,6 +29,8 @@ def choose(code_set: str) -> tuple[str | None, str]:
     )
     if kind == "region":
         return _listed()
+    if kind == "free":
+        return _drawn(code_set)
     if kind == "draw":
         return _marked(code_set)
     if kind == "file":
@@ -51,6 +53,33 @@ def _listed() -> tuple[str | None, str]:
         return None, "everywhere"
     code = st.selectbox("Inside", list(options), format_func=options.__getitem__, key="localize_region")
     return code, options[code]
+
+
+def _drawn(code_set: str) -> tuple[str | None, str]:
+    """Areas drawn on a map of the code set's blocks."""
+    rows = place_data.blocks(code_set)
+    try:
+        shape = drawing.areas(f"localize-drawing-{code_set}", rows)
+        shape = None if shape is None else parse(shapely.to_wkt(shape, rounding_precision=6))
+    except GeofixError as error:
+        st.error(str(error), icon=":material/error:")
+        return None, "everywhere"
+    theme.key_of(
+        [("rgb(213,94,0)", "drawn"), ("rgb(33,145,140)", f"{len(rows):,} blocks with codes")],
+        "hold and draw, or click corner by corner and the first one again; the wheel zooms",
+    )
+    if shape is None:
+        st.caption(":material/info: Nothing is drawn: the whole code set is searched.")
+        return None, "everywhere"
+    st.caption(f":material/draw: {area_km2(shape):,.1f} km² drawn; the search stays inside.")
+    return shapely.to_wkt(shape, rounding_precision=6), "the drawn area"
+
+
+def area_km2(shape: shapely.Geometry) -> float:
+    """Area on the WGS 84 ellipsoid in square kilometres."""
+    from pyproj import Geod
+
+    return abs(float(Geod(ellps="WGS84").geometry_area_perimeter(shape)[0])) / 1e6
 
 
 def _marked(code_set: str) -> tuple[str | None, str]:
@@ -93,7 +122,9 @@ def _nothing() -> None:
 
 def _given() -> tuple[str | None, str]:
     """A polygon from a file or text, repaired, shown on a map before it is used."""
-    file = st.file_uploader("GeoJSON file", type=["geojson", "json"], key="localize_polygon")
+    file = st.file_uploader(
+        "GeoJSON file", type=["geojson", "json"], max_upload_size=5, key="localize_polygon"
+    )
     text = st.text_area("or GeoJSON / WKT", key="localize_wkt", height=90, placeholder="POLYGON((...))")
     content = file.getvalue().decode("utf-8", "replace") if file is not None else text
     if not content.strip():
@@ -103,6 +134,8 @@ def _given() -> tuple[str | None, str]:
     except GeofixError as error:
         st.error(str(error), icon=":material/error:")
         return None, "everywhere"
+    if (note := wide(shape)) is not None:
+        st.warning(note, icon=":material/360:")
     west, south, east, north = shape.bounds
     feature = {
         "type": "Feature",
@@ -112,6 +145,17 @@ def _given() -> tuple[str | None, str]:
     layers: list[pdk.Layer] = [maps.shapes([feature], (west, south, east, north), 340)]
     maps.draw("localize-given-map", layers, (west, south, east, north), height=260, width=340)
     return shapely.to_wkt(shape, rounding_precision=7), "the given polygon"
+
+
+def wide(shape: shapely.Geometry) -> str | None:
+    """What to say of a part of more than 180 degrees: it may have been meant to cross the 180th meridian."""
+    spans = [float(part.bounds[2] - part.bounds[0]) for part in shapely.get_parts(shape)]
+    if not spans or max(spans) <= 180:
+        return None
+    return (
+        f"A part of this polygon spans {max(spans):g} degrees of longitude. If it is to cross the 180th "
+        "meridian, write it with longitudes beyond 180 (179 to 181), or as one part on each side."
+    )
 
 
 def parse(content: str) -> shapely.Geometry:
@@ -133,7 +177,7 @@ def parse(content: str) -> shapely.Geometry:
         else:
             try:
                 json.loads(stripped)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadInputError(f"The GeoJSON cannot be read: {error}.") from None
             with tempfile.TemporaryDirectory(prefix="geofix-region-") as folder:
                 path = Path(folder) / "region.geojson"

@@ -41,6 +41,11 @@ def evaluations_of(code_set: str | None, model: str | None) -> pd.DataFrame:
         return dashboard_models.evaluations_of(conn, code_set=code_set, model=model)
 
 
+def text(value: Any, missing: str) -> str:
+    """A value of a frame as text, or what stands for it where it is missing (None or NaN)."""
+    return missing if value is None or pd.isna(value) else str(value)
+
+
 def open_row(table: str, parameter: str, names: list[str]) -> None:
     """Put the row that was chosen in a table into the URL."""
     picked = st.session_state[table]["selection"]["rows"]

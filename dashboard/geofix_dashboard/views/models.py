@@ -91,8 +91,8 @@ def _model(row: pd.Series) -> None:
                 ("Directory", "", str(row["directory_uri"])),
                 (
                     "Snapshot",
-                    str(row["snapshot"] or "–"),
-                    str(row["snapshot_uri"] or "not trained from a snapshot"),
+                    model_parts.text(row["snapshot"], "–"),
+                    model_parts.text(row["snapshot_uri"], "not trained from a snapshot"),
                 ),
                 (
                     "Photos of the snapshot",

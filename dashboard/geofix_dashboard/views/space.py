@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -72,14 +71,12 @@ def spaces() -> pd.DataFrame:
 @st.cache_data(ttl=600, max_entries=8, show_spinner="Reading vectors …")
 def vectors_of(kind: str, name: str, level: int, cells: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Cells (n,), their mean vectors (n, D), and the level at which at most 5,000 of them are left."""
-    shown = max(level - max(0, math.ceil(math.log(max(cells, 1) / maps.MAX_FEATURES, 4))), 0)
     read = dashboard_space.code_means if kind == "codes" else dashboard_space.prototype_means
-    while True:
-        with connect("reader") as conn:
-            ids, vectors = read(conn, name, shown)
-        if len(ids) <= maps.MAX_FEATURES or shown == 0:
-            return ids, vectors, shown
-        shown -= 1
+    with connect("reader") as conn:
+        shown = level
+        if cells > maps.MAX_FEATURES:
+            shown = dashboard_space.level_below(conn, kind, name, level, maps.MAX_FEATURES)
+        return (*read(conn, name, shown), shown)
 
 
 @st.cache_data(ttl=600, max_entries=8, show_spinner=False)

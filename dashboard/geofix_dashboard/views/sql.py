@@ -14,9 +14,10 @@ from geofix.database.sandbox import ask
 from geofix.errors import GeofixError
 from geofix.settings import get_settings
 from geofix_dashboard import links, maps, theme
-from geofix_dashboard.views import sql_answer
+from geofix_dashboard.views import sql_answer, sql_history
 
 MOST_ROWS = 10_000  # a browser's table; `geofix sql` hands out more
+MOST_BYTES = 32_000_000  # of texts, shapes and documents; more than this no browser's table takes
 OWN = "your own"
 
 
@@ -28,6 +29,7 @@ class Result:
     rows: pd.DataFrame
     geometry: list[str]
     cut: bool
+    too_large: bool
     seconds: float
     attribution: list[str]
 
@@ -44,14 +46,14 @@ def render() -> None:
     left, middle, last, right = st.columns([2, 2, 2, 7], vertical_alignment="center")
     run = left.button("Run", type="primary", icon=":material/play_arrow:", width="stretch")
     explain = middle.button("Explain", icon=":material/account_tree:", width="stretch", key="sql_explain")
-    with last.popover("History", icon=":material/history:", width="stretch"):
-        sql_answer.history()
     right.caption(
         f"Read-only · one statement · at most {settings.sql_timeout_s:g} s and {limit:,} rows · "
         "schema `geofix`: views `photo`, `cell`, `prediction_top1`, `evaluation_summary`, `job_status`"
     )
     if run:
         _run(st.session_state["sql_text"], limit)
+    with last.popover("History", icon=":material/history:", width="stretch"):
+        sql_history.render()
     if explain:
         _explain(st.session_state["sql_text"])
         return
@@ -98,7 +100,7 @@ def _run(statement: str, limit: int) -> None:
         with st.spinner("The database works on it"):
             result = answer(text, limit)
         st.session_state["sql_result"] = result
-        sql_answer.remember(text, len(result.rows), result.seconds)
+        sql_history.remember(text, len(result.rows), result.seconds)
     except GeofixError as error:
         st.session_state["sql_problem"] = str(error)
 
@@ -123,7 +125,7 @@ def answer(statement: str, limit: int) -> Result:
         ServiceError: No database answers.
     """
     began = time.monotonic()
-    with ask(statement, get_settings(), max_rows=limit) as found:
+    with ask(statement, get_settings(), max_rows=limit, max_bytes=MOST_BYTES) as found:
         rows = [row for batch in found.batches() for row in batch]
         names = [column.name for column in found.columns]
         frame = pd.DataFrame(rows, columns=names)
@@ -138,6 +140,7 @@ def answer(statement: str, limit: int) -> Result:
             frame,
             [column.name for column in found.columns if column.is_geometry],
             found.cut,
+            found.too_large,
             time.monotonic() - began,
             [
                 f"{item.dataset}: {item.licence or 'no licence given'}"
@@ -165,6 +168,10 @@ _PLAIN = {
 
 def _show(result: Result) -> None:
     cut = f" – more rows exist, the answer was cut at {len(result.rows):,}" if result.cut else ""
+    if result.too_large:
+        cut = (
+            f" – cut there: a page takes {MOST_BYTES / 1e6:.0f} MB of text; `geofix sql --out FILE` takes all"
+        )
     st.markdown(f"**{len(result.rows):,} rows** in {result.seconds:.2f} s{cut}")
     if result.geometry and len(result.rows):
         _map(result)

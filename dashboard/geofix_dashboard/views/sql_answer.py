@@ -18,8 +18,6 @@ from geofix_dashboard import theme
 
 MARKS = {"bar": "Bars", "line": "Line", "point": "Points"}
 MOST_MARKS = 5_000
-HISTORY = "sql_history"
-KEPT = 30
 
 
 def downloads(rows: pd.DataFrame, plain: pd.DataFrame, shapes: Sequence[Any] | None) -> None:
@@ -138,25 +136,3 @@ def plan(statement: str) -> str:
     """
     with ask(EXPLAIN + statement, get_settings(), max_rows=1000) as found:
         return "\n".join(str(row[0]) for batch in found.batches() for row in batch)
-
-
-def remember(statement: str, rows: int, seconds: float) -> None:
-    """Keep a statement in this session's history, the newest first, each once."""
-    known = [item for item in st.session_state.get(HISTORY, []) if item[0] != statement]
-    st.session_state[HISTORY] = [(statement, rows, seconds), *known][:KEPT]
-
-
-def history() -> None:
-    """This session's statements; a button puts one back into the editor."""
-    known = st.session_state.get(HISTORY, [])
-    if not known:
-        st.caption("Statements of this session appear here.")
-    for number, (statement, rows, seconds) in enumerate(known):
-        st.code(statement, language="sql")
-        left, right = st.columns([3, 1])
-        left.caption(f"{rows:,} rows in {seconds:.2f} s")
-        right.button("Use", key=f"history-{number}", on_click=_use, args=(statement,), width="stretch")
-
-
-def _use(statement: str) -> None:
-    st.session_state["sql_text"] = statement

@@ -29,11 +29,14 @@ def dashboard(
         str,
         typer.Option(
             envvar="STREAMLIT_SERVER_ADDRESS",
-            help="Address to listen on; there is no sign-in, so think before giving anything but localhost.",
+            help="Address to listen on. On localhost everyone may operate, elsewhere only look, unless "
+            "GEOFIX_DASHBOARD_ACCESS says otherwise.",
         ),
     ] = "localhost",
 ) -> None:
     """Serve the dashboard until it is interrupted. It reads the database as the reader role.
+
+    Who may submit jobs and drop things: GEOFIX_DASHBOARD_ACCESS, which can also let people sign in.
 
     Example: geofix dashboard --port 8501
     """

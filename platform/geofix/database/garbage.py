@@ -82,6 +82,11 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
             codes.drop_code_set(conn, codes.find_code_set(conn, name))
             conn.commit()
         yield Item(f"code set left {stage}", name, 0, int(size), state)
+    for evaluation_id, name, photos in queries.unfinished_evaluations(conn, grace):
+        if not dry_run:
+            queries.delete_evaluation(conn, evaluation_id)
+            conn.commit()
+        yield Item("evaluation left in the making", name, int(photos), 0, state)
     for leaf in queries.orphan_leaves(conn):
         if leaf.foreign:
             note = "it lives on another server"

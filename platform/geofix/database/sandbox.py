@@ -27,6 +27,9 @@ from geofix.settings import Settings
 
 BATCH = 5_000  # rows handed on together
 NETWORK_ROWS = 500  # rows that libpq holds at a time
+NETWORK_ROWS_MEASURED = (
+    20  # the same where the bytes of an answer are limited: what may arrive above the limit
+)
 SEARCH_PATH = "SET search_path = geofix, public"
 TYPE_NAMES = """
 SELECT u.n, t.typname FROM unnest(%(oids)s::oid[]) WITH ORDINALITY AS u(oid, n) JOIN pg_catalog.pg_type t ON t.oid = u.oid
@@ -55,8 +58,10 @@ class Answer:
         columns: The columns, known before the first row.
         attribution: Licence and attribution of every data set in the database.
         max_rows: Rows that are handed out at most.
+        max_bytes: Characters and bytes of texts, lists and documents after which no row is handed out; None: any.
         rows: Rows handed out so far.
-        cut: Whether there were more than `max_rows`; known when the rows have been read.
+        bytes: Of them, counted as in `max_bytes`; not counted where that is None.
+        cut: Whether there were more rows, or might have been; known when the rows have been read.
     """
 
     columns: list[Column]
@@ -64,8 +69,15 @@ class Answer:
     max_rows: int
     _stream: Iterator[tuple[Any, ...]]
     _clock: _Clock
+    max_bytes: int | None = None
     rows: int = 0
+    bytes: int = 0
     cut: bool = field(default=False)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the answer was cut because of its bytes."""
+        return self.max_bytes is not None and self.bytes > self.max_bytes
 
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
         """Rows in batches, in the order of the statement.
@@ -77,19 +89,44 @@ class Answer:
             wanted = min(BATCH, self.max_rows - self.rows)
             with self._clock.running():
                 # One row more than wanted at the end tells whether the answer was cut.
-                batch = list(islice(self._stream, wanted if wanted else 1))
+                batch = self._take(wanted if wanted else 1)
             if not batch:
                 return
             if not wanted:
                 self.cut = True
                 return
             self.rows += len(batch)
+            self.cut = self.too_large
             yield batch
+
+    def _take(self, wanted: int) -> list[tuple[Any, ...]]:
+        """At most so many rows; fewer where the bytes run out."""
+        if self.max_bytes is None:
+            return list(islice(self._stream, wanted))
+        batch: list[tuple[Any, ...]] = []
+        for row in islice(self._stream, wanted):
+            batch.append(row)
+            self.bytes += sum(map(_size, row))
+            if self.too_large:
+                break
+        return batch
+
+
+def _size(value: Any) -> int:
+    """Characters or bytes of what can be long; other values count as nothing, the rows are limited too."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return len(repr(value)) if isinstance(value, list | dict) else 0
 
 
 @contextmanager
 def ask(
-    statement: str, settings: Settings, *, max_rows: int | None = None, timeout_s: float | None = None
+    statement: str,
+    settings: Settings,
+    *,
+    max_rows: int | None = None,
+    timeout_s: float | None = None,
+    max_bytes: int | None = None,
 ) -> Iterator[Answer]:
     """Prepare one statement as the reader and lend its answer; the connection ends with the block.
 
@@ -98,6 +135,7 @@ def ask(
         settings: Where the reader's connection and the limits are read.
         max_rows: Instead of the setting `sql_max_rows`.
         timeout_s: Instead of the setting `sql_timeout_s`: time spent waiting for the server.
+        max_bytes: The answer is cut after the row with which its texts, lists and documents exceed this.
 
     Raises:
         UsageError: It is no single statement that returns rows, it fails, is not allowed, or takes too long.
@@ -121,16 +159,18 @@ def ask(
         with clock.running():
             attribution = licences(conn)
             columns = _describe(conn, statement)
-        with _rows_of(conn, statement) as stream:
-            yield Answer(columns, attribution, max_rows or settings.sql_max_rows, stream, clock)
+        with _rows_of(
+            conn, statement, NETWORK_ROWS if max_bytes is None else NETWORK_ROWS_MEASURED
+        ) as stream:
+            yield Answer(columns, attribution, max_rows or settings.sql_max_rows, stream, clock, max_bytes)
     finally:
         conn.close()
 
 
 @contextmanager
-def _rows_of(conn: Connection, statement: str) -> Iterator[Iterator[tuple[Any, ...]]]:
+def _rows_of(conn: Connection, statement: str, network_rows: int) -> Iterator[Iterator[tuple[Any, ...]]]:
     """Rows of a statement as they arrive; what is left of them is cancelled at the end."""
-    size = NETWORK_ROWS if psycopg.capabilities.has_stream_chunked() else 1
+    size = network_rows if psycopg.capabilities.has_stream_chunked() else 1
     with conn.cursor() as cursor:
         # The extended protocol takes one statement only, and no parameters means that % is not special.
         stream = cursor.stream(statement.encode(), size=size)

@@ -34,7 +34,7 @@ from geofix.spatial import s2
 from geofix.spatial.distance import unit_vectors
 
 _log = get_logger(__name__)
-_BATCH = 512
+BATCH = 512  # photos asked together; in S2 order, so that a chunk's batches are those of the whole
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,20 @@ def run_evaluation(
         BadInputError: The split is empty.
         UsageError: The name is taken and `replace` is off.
     """
+    evaluation_id = register_evaluation(conn, request, model, snapshot, replace=replace)
+    predict(conn, evaluation_id, request, model, snapshot)
+    return measure(conn, request.name)
+
+
+def register_evaluation(
+    conn: Connection, request: Request, model: ModelRow, snapshot: SnapshotRow, *, replace: bool = False
+) -> int:
+    """Store the row of an evaluation and every photo that it asks; returns its id.
+
+    Raises:
+        BadInputError: The split is empty.
+        UsageError: The name is taken and `replace` is off.
+    """
     asked = snapshot_queries.snapshot_photos(conn, snapshot.snapshot_id, [request.split])
     if asked.empty:
         raise BadInputError(
@@ -88,12 +102,11 @@ def run_evaluation(
             hint=f"It has: {', '.join(f'{key} {n}' for key, n in snapshot.counts.items())}.",
         )
     train = snapshot_queries.snapshot_photos(conn, snapshot.snapshot_id, ["train"])
-    evaluation_id = _register(conn, request, model, snapshot, len(asked), replace=replace)
+    evaluation_id = _insert(conn, request, model, snapshot, len(asked), replace=replace)
     queries.store_photos(
         conn, evaluation_id, asked.photo_id.to_numpy(), *training_nearby(asked, train, request.level)
     )
-    _predict(conn, evaluation_id, request, model, snapshot, asked)
-    return measure(conn, request.name)
+    return evaluation_id
 
 
 def measure(conn: Connection, name: str) -> dict[str, Any]:
@@ -120,7 +133,7 @@ def measure(conn: Connection, name: str) -> dict[str, Any]:
     return {"evaluation": name, "localizer": row["localizer"], "split": row["split"], **metrics}
 
 
-def _register(
+def _insert(
     conn: Connection, request: Request, model: ModelRow, snapshot: SnapshotRow, n: int, *, replace: bool
 ) -> int:
     protocol = request.protocol
@@ -147,24 +160,41 @@ def _register(
     )
 
 
-def _predict(
+def predict(
     conn: Connection,
     evaluation_id: int,
     request: Request,
     model: ModelRow,
     snapshot: SnapshotRow,
-    asked: pd.DataFrame,
-) -> None:
-    """Ask the localizer batch by batch and stream its answers into the database."""
+    *,
+    span: tuple[int, int] | None = None,
+) -> int:
+    """Ask the localizer batch by batch, in S2 order, and stream its answers into the database.
+
+    Args:
+        conn: Open connection.
+        evaluation_id: Where the answers belong.
+        request: What is judged.
+        model: Whose embeddings are asked.
+        snapshot: Whose split is asked.
+        span: Only photos in this closed range of leaf ids.
+
+    Returns:
+        Number of photos asked; those without an embedding are not.
+    """
+    splits = [request.split]
+    asked = snapshot_queries.snapshot_photos(conn, snapshot.snapshot_id, splits, span=span)
     photo_ids, embeddings = model_queries.read_split_embeddings(
-        conn, model, snapshot.snapshot_id, [request.split]
+        conn, model, snapshot.snapshot_id, splits, span=span
     )
     truth = asked.set_index("photo_id").loc[photo_ids]
+    order = np.lexsort((photo_ids, truth.s2_id.to_numpy(np.int64)))
+    photo_ids, embeddings, truth = photo_ids[order], embeddings[order], truth.iloc[order]
     if len(photo_ids) < len(asked):
         _log.warning("photos without embedding count as unanswered", missing=len(asked) - len(photo_ids))
     with progress(f"{request.localizer.name} on {request.split}", len(photo_ids), "photos") as advance:
-        for start in range(0, len(photo_ids), _BATCH):
-            part = slice(start, start + _BATCH)
+        for start in range(0, len(photo_ids), BATCH):
+            part = slice(start, start + BATCH)
             found = request.localizer.localize(embeddings[part].astype(np.float32), request.k, request.ranges)
             here = truth.iloc[part]
             error_m = request.protocol.distance_m(
@@ -182,6 +212,7 @@ def _predict(
             )
             queries.store_predictions(conn, rows)
             advance(len(here))
+    return len(photo_ids)
 
 
 def _probability(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import evaluations as queries
 from geofix.database.queries import models as model_queries
+from geofix.database.queries.models import ModelRow
+from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError, UsageError
 from geofix.evaluation.compare import compare_errors
 from geofix.evaluation.run import Request, run_evaluation
@@ -23,7 +27,31 @@ from geofix.snapshots.build import stored_snapshot
 from geofix.spatial import s2
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation whose names have been looked up and whose localizer is fitted."""
+
+    request: Request
+    model: ModelRow
+    snapshot: SnapshotRow
+
+
+def evaluate(conn: Connection, *, replace: bool = False, **asked: Any) -> dict[str, Any]:
+    """Judge a localizer on a split of a snapshot; the caller commits.
+
+    Args:
+        conn: Open connection of the writer or owner.
+        replace: Replace an evaluation of the same name.
+        asked: As `prepare`.
+
+    Raises:
+        UsageError: Neither model nor code set is named, or the evaluation's name is taken.
+    """
+    found = prepare(conn, **asked)
+    return run_evaluation(conn, found.request, found.model, found.snapshot, replace=replace)
+
+
+def prepare(
     conn: Connection,
     *,
     localizer: str,
@@ -35,12 +63,12 @@ def evaluate(
     level: int = 16,
     within: str | None = None,
     k: int = 100,
-    replace: bool = False,
-) -> dict[str, Any]:
-    """Judge a localizer on a split of a snapshot; the caller commits.
+    fit: Callable[..., Fitted] = fit_localizer,
+) -> Prepared:
+    """Look up what is named and fit the localizer.
 
     Args:
-        conn: Open connection of the writer or owner.
+        conn: Open connection.
         localizer: See `geofix.localizers.fit`.
         snapshot: Snapshot directory.
         split: Which photos are asked.
@@ -50,7 +78,7 @@ def evaluate(
         level: S2 level without a code set.
         within: Only answers in this region (LEVEL:CODE, file or WKT).
         k: Candidates kept per photo.
-        replace: Replace an evaluation of the same name.
+        fit: What fits the localizer, with the parameters of `fit_localizer`.
 
     Raises:
         UsageError: Neither model nor code set is named.
@@ -65,7 +93,7 @@ def evaluate(
         raise UsageError("Whose embeddings?", hint="Give --model or --code-set.")
     else:
         model_row = model_queries.find_model(conn, model)
-    fitted = fit_localizer(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
+    fitted = fit(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
     region = None if within is None else region_ewkb(conn, within)
     request = Request(
         name=name or "-".join([localizer, code_set or f"{model_row.name}-l{level}", split]),
@@ -79,7 +107,7 @@ def evaluate(
         temperature=None if chosen is None else chosen.temperature,
         config={"localizer": localizer, "within": within},
     )
-    return run_evaluation(conn, request, model_row, row, replace=replace)
+    return Prepared(request, model_row, row)
 
 
 def compare_evaluations(

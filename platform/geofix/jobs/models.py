@@ -9,14 +9,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from geofix.database.engine import Connection
-from geofix.database.queries.codes import find_ready
-from geofix.database.queries.models import ModelRow, find_model_by_id
+from geofix.database.queries.codes import CodeSet, find_ready
+from geofix.database.queries.models import ModelRow, find_model_by_id, split_stamp
 from geofix.jobs.service import as_json
 from geofix.jobs.settings import JobSettings
 from geofix.jobs.warm import Shelf
 
 if TYPE_CHECKING:
     from geofix.localize.service import Searcher
+    from geofix.localizers.fit import Fitted
     from geofix.models.encoder import Encoder
 
 
@@ -35,6 +36,44 @@ def warm_encoder(model: ModelRow, role: str) -> Iterator[Encoder]:
     stamp = (model.weights_sha256, model.directory_uri)
     with shelf().lend(("encoder", model.name, role), stamp, lambda: load_encoder(model, role)) as encoder:
         yield encoder
+
+
+def warm_localizer(
+    conn: Connection,
+    name: str,
+    model: ModelRow,
+    snapshot_id: int,
+    *,
+    level: int = 16,
+    code_set: CodeSet | None = None,
+) -> Fitted:
+    """A fitted localizer; fitted again when its code set or its embedded training photos have changed.
+
+    Raises:
+        UsageError: As `fit_localizer`.
+        BadInputError: As `fit_localizer`.
+    """
+    from geofix.localizers.fit import fit_localizer
+
+    if code_set is None:
+        stamp: object = split_stamp(conn, model.model_id, snapshot_id, "train")
+    else:
+        stamp = as_json(asdict(code_set))
+    key = (
+        "localizer",
+        conn.info.dbname,
+        name,
+        model.model_id,
+        snapshot_id,
+        level,
+        code_set and code_set.name,
+    )
+
+    def load() -> Fitted:
+        return fit_localizer(conn, name, model, snapshot_id, level=level, code_set=code_set)
+
+    with shelf().lend(key, (model.weights_sha256, stamp), load) as fitted:
+        return fitted
 
 
 @contextmanager

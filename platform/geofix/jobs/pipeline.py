@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geofix.errors import UsageError
-from geofix.jobs.specs import Specification, Structured, Work, parse, register
+from geofix.jobs.specs import Queue, Specification, Structured, Work, parse, register
 
 
 class Stage(BaseModel):
@@ -19,6 +19,7 @@ class Stage(BaseModel):
         kind: Kind of the job.
         parameters: Its parameters, checked like those of a job submitted alone.
         after: Stages that must have succeeded before.
+        queue: Other than the kind's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +28,7 @@ class Stage(BaseModel):
     kind: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     after: list[str] = Field(default_factory=list)
+    queue: Queue | None = None
 
     def specification(self) -> Specification:
         """The checked specification.

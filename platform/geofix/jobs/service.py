@@ -84,6 +84,19 @@ def submit(
     return find(job_id)
 
 
+def join(specification: Specification) -> tuple[JobRow, bool]:
+    """A job that does this already and has not ended, or a new one; and whether it was there before.
+
+    Of what somebody paused everything is queued again.
+    """
+    with connect("writer") as conn:
+        text = specification.model_dump_json()
+        found = jobs.find_open(conn, specification.model_dump()["kind"], text)
+    if found is None:
+        return submit(specification), False
+    return (resume(found) if find(found).state == "paused" else find(found)), True
+
+
 def _values(specification: Specification, queue: Queue | None, max_attempts: int) -> dict[str, Any]:
     return {
         "job_id": None,
@@ -110,7 +123,7 @@ def _children(pipeline: Pipeline, parent: dict[str, Any], queue: Queue | None) -
     parent["result"] = as_json({"jobs": ids})
     parent["progress_total"], parent["progress_unit"] = len(ids), "stages"
     return [
-        _values(stage.specification(), queue, parent["max_attempts"])
+        _values(stage.specification(), queue or stage.queue, parent["max_attempts"])
         | {
             "job_id": ids[stage.name],
             "depends_on": [ids[name] for name in stage.after] or parent["depends_on"],
@@ -122,13 +135,16 @@ def _children(pipeline: Pipeline, parent: dict[str, Any], queue: Queue | None) -
 def insert_chunks(conn: Connection, job: JobRow, chunks: Chunks) -> list[UUID] | None:
     """Hand a claimed job's work to chunks, in the caller's transaction; None when it is lost or cancelled."""
     total = sum(size for _, size in chunks.parts)
-    text = f"0 of {len(chunks.parts)} chunks"
+    parts = [*chunks.parts, *([] if chunks.last is None else [(chunks.last, 0)])]
+    text = f"0 of {len(parts)} chunks"
     if not jobs.split(conn, job.job_id, job.fencing_token, total, chunks.unit, text):
         return None
-    made = []
-    for number, (specification, size) in enumerate(chunks.parts, start=1):
+    made: list[UUID] = []
+    for number, (specification, size) in enumerate(parts, start=1):
         values = _values(specification, job.queue, job.max_attempts)  # type: ignore[arg-type]
         values |= {"job_id": uuid4(), "parent_job_id": job.job_id, "chunk": number, "size": size}
+        if specification is chunks.last:
+            values["depends_on"] = list(made)
         jobs.insert_job(conn, values)
         jobs.add_events(conn, values["job_id"], [("state", "queued", "{}")])
         made.append(values["job_id"])

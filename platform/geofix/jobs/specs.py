@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from geofix.database.engine import Connection
 from geofix.errors import UsageError
@@ -43,6 +43,7 @@ PathOrUri = Annotated[str, AfterValidator(_absolute)]
 Item = TypeVar("Item")
 Several = Annotated[list[Item], BeforeValidator(_listed)]  # a single value may stand for a list of one
 Structured = Annotated[Item, BeforeValidator(_decoded)]  # may be given as JSON text
+Level = Annotated[int, Field(ge=1, le=24)]  # of S2
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,12 @@ class Chunks:
     Attributes:
         parts: What each chunk does, and how many units that is.
         unit: What is counted.
+        last: What is done once when all chunks have succeeded, as one chunk more.
     """
 
     parts: list[tuple[Specification, int]]
     unit: str
+    last: Specification | None = None
 
 
 class Specification(BaseModel, ABC):
@@ -112,6 +115,7 @@ def register(cls: type[Spec]) -> type[Spec]:
 
 MODULES = (
     "embed_stage",
+    "evaluate_stage",
     "ingest_stages",
     "pipeline",
     "refresh_stage",

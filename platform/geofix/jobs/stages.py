@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from geofix.database.queries.codes import CodeSet, find_code_set
 from geofix.errors import NotFoundError
-from geofix.jobs.specs import AbsolutePath, Several, Specification, Work, register
-
-
-def _known_localizer(name: str) -> str:
-    from geofix.localizers.code_set import NAMES
-    from geofix.localizers.fit import FITTED
-
-    known = sorted({*FITTED, *NAMES.values()})
-    if name not in known:
-        raise ValueError(f"must be one of {', '.join(known)}")
-    return name
-
-
-LocalizerName = Annotated[str, AfterValidator(_known_localizer)]
-Level = Annotated[int, Field(ge=1, le=24)]
+from geofix.jobs.specs import AbsolutePath, Level, Several, Specification, Work, register
 
 
 @register
@@ -153,35 +139,6 @@ class RecallCheck(Specification):
     def run(self, work: Work) -> dict[str, Any]:
         """Measure and store."""
         return _recall(work, find_code_set(work.conn, self.code_set), self.queries, self.k)
-
-
-@register
-class Evaluate(Specification):
-    """Let a localizer answer every photo of a split, store the answers, measure them."""
-
-    kind: Literal["evaluate"] = "evaluate"
-    localizer: LocalizerName
-    snapshot: AbsolutePath
-    split: Literal["train", "val", "test_seen", "test_unseen"] = "test_seen"
-    name: str | None = None
-    model: str | None = None
-    code_set: str | None = None
-    level: Level = 16
-    within: str | None = None
-    k: int = Field(100, ge=1, le=1000)
-    replace: bool = False
-
-    @model_validator(mode="after")
-    def _has_embeddings(self) -> Self:
-        if self.model is None and self.code_set is None:
-            raise ValueError("model or code_set is missing: whose embeddings?")
-        return self
-
-    def run(self, work: Work) -> dict[str, Any]:
-        """Evaluate in one transaction, which ends with the job."""
-        from geofix.evaluation.service import evaluate
-
-        return evaluate(work.conn, **self.model_dump(exclude={"kind"}))
 
 
 @register

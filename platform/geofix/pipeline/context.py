@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geofix.database.engine import Connection
 from geofix.pipeline.file import Pipeline, Stage
+from geofix.settings import get_settings
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,13 @@ class Context:
         conn: Open connection of the owner; committed after the stage.
         pipeline: The pipeline.
         out: Folder of its reports.
+        home: Folder below which models and trainings are kept.
     """
 
     conn: Connection
     pipeline: Pipeline
     out: Path
+    home: Path = field(default_factory=lambda: get_settings().home_dir)
 
     def file(self, stage: Stage, name: str) -> Path:
         """Where a stage writes a report; the second stage of a kind writes NAME-2."""

@@ -274,15 +274,18 @@ class Pipeline(BaseModel):
     stages: Annotated[list[Stage], Field(min_length=1)]
 
 
-def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tuple[Pipeline, Path]:
+def load_pipeline(
+    path: Path, variables: Mapping[str, str] | None = None, home: Path | None = None
+) -> tuple[Pipeline, Path]:
     """Read a pipeline file and fill in its variables.
 
     Args:
         path: YAML file.
         variables: Further ${variables}; `shared`, `home`, `here`, `configs` and `out` are always there.
+        home: In place of GEOFIX_HOME.
 
     Returns:
-        The pipeline, and its output folder below GEOFIX_HOME.
+        The pipeline, and its output folder below the home.
 
     Raises:
         NotFoundError: There is no such file.
@@ -297,14 +300,15 @@ def load_pipeline(path: Path, variables: Mapping[str, str] | None = None) -> tup
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         raise BadInputError(f"{path} has no name.", hint="A pipeline file begins with `name: ...`.")
     settings = get_settings()
+    home = home or settings.home_dir
     known = {
         "shared": os.fspath(settings.shared_dir),
-        "home": os.fspath(settings.home_dir),
+        "home": os.fspath(home),
         "here": os.fspath(path.resolve().parent),
         "configs": os.fspath(CONFIGS),
         **(variables or {}),
     }
-    out = settings.home_dir / "runs" / _filled(raw["name"], known)
+    out = home / "runs" / _filled(raw["name"], known)
     known["out"] = os.fspath(out)
     try:
         return Pipeline.model_validate(_filled(raw, known)), out

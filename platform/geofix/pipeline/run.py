@@ -1,4 +1,4 @@
-"""Run a pipeline: every stage in order, skipped while its inputs and outputs are as they were."""
+"""Run a pipeline, or one stage of it: skipped while its inputs and outputs are as they were."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from typing import Any
 from geofix import __version__
 from geofix.database.engine import Connection, connect
 from geofix.database.queries import stage_runs
+from geofix.errors import UsageError
 from geofix.log import get_logger
 from geofix.pipeline.context import Context
 from geofix.pipeline.file import Pipeline, Stage, load_pipeline
 from geofix.pipeline.inputs import digest
 from geofix.pipeline.stages import REPORTS, STAGES
 from geofix.plain import plain
+from geofix.settings import get_settings
+
+Lend = Callable[[], AbstractContextManager[Connection]]
 
 _log = get_logger(__name__)
 
@@ -40,12 +44,48 @@ class StageResult:
     result: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A pipeline file, read, with the places where its results go."""
+
+    pipeline: Pipeline
+    out: Path
+    home: Path
+
+    @classmethod
+    def read(cls, path: Path, variables: Mapping[str, str] | None, home: Path | None) -> _Plan:
+        home = home or get_settings().home_dir
+        pipeline, out = load_pipeline(path, variables, home)
+        out.mkdir(parents=True, exist_ok=True)
+        return cls(pipeline, out, home)
+
+    def step(self, number: int, inputs: str, lend: Lend, *, force: bool) -> StageResult:
+        """Stage `number`, from 0, run unless it is known; `inputs` is the hash of what it depends on."""
+        names = stage_names(self.pipeline)
+        known = None if force else _known(self.pipeline, names[number], inputs, lend)
+        if known is not None:
+            return known
+        stage = self.pipeline.stages[number]
+        last = number + 1 if isinstance(stage, REPORTS) else len(names)
+        return _run(self, stage, names[number:last], inputs, lend)
+
+    def write_summary(self, results: Mapping[str, Any]) -> None:
+        (self.out / "summary.json").write_text(
+            json.dumps(dict(results), indent=2, default=str), encoding="utf-8"
+        )
+
+
+def stage_names(pipeline: Pipeline) -> list[str]:
+    """Names of the stages of a pipeline, in order: `03-snapshot`."""
+    return [f"{number:02d}-{stage.do}" for number, stage in enumerate(pipeline.stages, start=1)]
+
+
 def run_pipeline(
     path: Path,
     *,
     variables: Mapping[str, str] | None = None,
     force: bool = False,
-    lend: Callable[[], AbstractContextManager[Connection]] = connect,
+    lend: Lend = connect,
 ) -> list[StageResult]:
     """Run a pipeline file from files to answers.
 
@@ -63,27 +103,55 @@ def run_pipeline(
     Raises:
         GeofixError: Of the stage that failed; the ones before it stay done.
     """
-    pipeline, out = load_pipeline(path, variables)
-    out.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:02d}-{stage.do}" for number, stage in enumerate(pipeline.stages, start=1)]
+    plan = _Plan.read(path, variables, None)
     results: list[StageResult] = []
     chain = __version__
-    for number, stage in enumerate(pipeline.stages):
+    for number, stage in enumerate(plan.pipeline.stages):
         chain = digest(chain, stage)
-        known = None if force else _known(pipeline, names[number], chain, lend)
-        if known is None:
-            last = number + 1 if isinstance(stage, REPORTS) else len(names)
-            known = _run(pipeline, out, stage, names[number:last], chain, lend)
-        results.append(known)
-    (out / "summary.json").write_text(
-        json.dumps({item.stage: item.result for item in results}, indent=2, default=str), encoding="utf-8"
-    )
+        results.append(plan.step(number, chain, lend, force=force))
+    plan.write_summary({item.stage: item.result for item in results})
     return results
 
 
-def _known(
-    pipeline: Pipeline, name: str, inputs: str, lend: Callable[[], AbstractContextManager[Connection]]
-) -> StageResult | None:
+def run_stage(
+    path: Path,
+    number: int,
+    *,
+    variables: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    lend: Lend = connect,
+) -> StageResult:
+    """Run one stage of a pipeline file as `run_pipeline` does; those before it have been run.
+
+    Args:
+        path: Pipeline file.
+        number: Of the stage, from 1. After the last one the run's summary is written.
+        variables: Further ${variables} of the file.
+        home: Where the run's files are, in place of GEOFIX_HOME.
+        lend: Gives connections.
+
+    Raises:
+        UsageError: The file has no such stage.
+        GeofixError: Of the stage.
+    """
+    plan = _Plan.read(path, variables, home)
+    stages = plan.pipeline.stages
+    if not 1 <= number <= len(stages):
+        raise UsageError(f"{path} has no stage {number}.", hint=f"It has {len(stages)}.")
+    chain = __version__
+    for stage in stages[:number]:
+        chain = digest(chain, stage)
+    result = plan.step(number - 1, chain, lend, force=False)
+    if number == len(stages):
+        with lend() as conn:
+            known = {
+                name: stage_runs.find(conn, plan.pipeline.name, name) for name in stage_names(plan.pipeline)
+            }
+        plan.write_summary({name: run.result for name, run in known.items() if run is not None})
+    return result
+
+
+def _known(pipeline: Pipeline, name: str, inputs: str, lend: Lend) -> StageResult | None:
     """What the last run of a stage said, if it still holds."""
     with lend() as conn:
         known = stage_runs.find(conn, pipeline.name, name)
@@ -95,21 +163,15 @@ def _known(
     return StageResult(name, True, known.seconds, known.result)
 
 
-def _run(
-    pipeline: Pipeline,
-    out: Path,
-    stage: Stage,
-    names: list[str],
-    inputs: str,
-    lend: Callable[[], AbstractContextManager[Connection]],
-) -> StageResult:
+def _run(plan: _Plan, stage: Stage, names: list[str], inputs: str, lend: Lend) -> StageResult:
     """Run one stage; `names` are its own and those of the stages that its run makes out of date."""
+    pipeline = plan.pipeline
     _log.info("stage", pipeline=pipeline.name, stage=names[0])
     with lend() as conn:
         stage_runs.forget(conn, pipeline.name, names)
     started = time.perf_counter()
     with lend() as conn:
-        result = plain(STAGES[type(stage)](Context(conn, pipeline, out), stage))
+        result = plain(STAGES[type(stage)](Context(conn, pipeline, plan.out, plan.home), stage))
         seconds = time.perf_counter() - started
         stage_runs.store(conn, pipeline.name, names[0], inputs, result, seconds)
     return StageResult(names[0], False, seconds, result)

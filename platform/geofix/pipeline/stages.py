@@ -27,7 +27,6 @@ from geofix.pipeline.method_stage import method
 from geofix.pipeline.reports import files
 from geofix.pipeline.train_stage import train
 from geofix.plain import plain
-from geofix.settings import get_settings
 from geofix.snapshots.build import build_snapshot, stored_snapshot
 
 Result = dict[str, Any]
@@ -127,7 +126,7 @@ def make_model(context: Context, stage: kinds.MakeModel) -> Result:
     from geofix.models.create import create_model
     from geofix.models.registry import load_model, save_model
 
-    directory = get_settings().home_dir / "models" / stage.name
+    directory = context.home / "models" / stage.name
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place first: a name that another model has is refused before anything of that one is touched.
     with TemporaryDirectory(prefix=f".{stage.name}.", dir=directory.parent) as folder:

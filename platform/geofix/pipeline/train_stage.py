@@ -28,7 +28,7 @@ def train(context: Context, stage: Train) -> dict[str, Any]:
 
     where = str(stage.config)
     config = parse_config(with_changes(load_raw(stage.config), stage.changes), where)
-    out = get_settings().home_dir / "training" / context.pipeline.name / one_part(stage.name)
+    out = context.home / "training" / context.pipeline.name / one_part(stage.name)
     # The run takes minutes to days: no transaction stays open meanwhile.
     context.conn.commit()
     begun = (out / "checkpoint.pt").exists()
@@ -38,19 +38,19 @@ def train(context: Context, stage: Train) -> dict[str, Any]:
         _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
         shutil.rmtree(out)
         result = run(config, context.snapshot_dir, out)
-    directory = kept_model(Path(result["model"]), stage.name)
+    directory = kept_model(Path(result["model"]), stage.name, context.home)
     row = register_trained(context.conn, directory, stage.name)
     outputs = [["model", stage.name], *files(directory / MANIFEST, directory / WEIGHTS)]
     return {**result, "model": row.name, "sha256": row.weights_sha256, "outputs": outputs}
 
 
-def kept_model(made: Path, name: str) -> Path:
-    """Copy a trained model to a directory of its own below GEOFIX_HOME, named by its weights.
+def kept_model(made: Path, name: str, home: Path | None = None) -> Path:
+    """Copy a trained model to a directory of its own below a home (GEOFIX_HOME), named by its weights.
 
     A later training of the same name writes elsewhere, so what is registered never changes under its users.
     """
     sha256 = read_manifest(made).weights_sha256
-    directory = get_settings().home_dir / "models" / f"{one_part(name)}-{sha256[:12]}"
+    directory = (home or get_settings().home_dir) / "models" / f"{one_part(name)}-{sha256[:12]}"
     if not (directory / MANIFEST).is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         beside = directory.with_name(f".{directory.name}.new")

@@ -26,6 +26,23 @@ VALUES (%(name)s, %(localizer)s, %(model_id)s, %(code_set_id)s, %(snapshot_id)s,
         %(software_version)s)
 RETURNING evaluation_id
 """
+# Photos of one id stay together: they share a rank. The order is that in which a whole evaluation asks them.
+SPANS = """
+SELECT min(s2_id), max(s2_id), count(*) FROM (
+    SELECT p.s2_id, (rank() OVER (ORDER BY p.s2_id) - 1) / %(size)s AS part
+    FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+    WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
+      AND EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id)
+) asked GROUP BY part ORDER BY part
+"""
+FORGET_SPAN = """
+DELETE FROM geofix.prediction r USING geofix.photo_record p
+WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_id BETWEEN %(first)s AND %(last)s
+"""
+IS_THERE = "SELECT 1 FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
+RENAME = """
+UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s
+"""
 REGION_LEVELS = "SELECT DISTINCT level FROM geofix.region ORDER BY 1"
 SET_METRICS = (
     "UPDATE geofix.evaluation SET metrics = %(metrics)s, n = %(n)s WHERE evaluation_id = %(evaluation_id)s"
@@ -80,14 +97,57 @@ def insert_evaluation(conn: Connection, values: Mapping[str, Any], *, replace: b
     """
     if replace:
         conn.execute(DELETE, {"name": values["name"]})
-    elif conn.execute(FIND, {"name": values["name"]}).fetchone() is not None:
-        raise UsageError(
-            f"An evaluation named {values['name']!r} exists.",
-            hint="Choose another --name, or give --replace.",
-        )
+    else:
+        require_free(conn, values["name"])
     row = conn.execute(INSERT, {**values, "config": Jsonb(values["config"])}).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def require_free(conn: Connection, name: str) -> None:
+    """Refuse a name that is taken.
+
+    Raises:
+        UsageError: It is.
+    """
+    if conn.execute(FIND, {"name": name}).fetchone() is not None:
+        raise UsageError(
+            f"An evaluation named {name!r} exists.", hint="Choose another --name, or give --replace."
+        )
+
+
+def spans_to_ask(
+    conn: Connection, model_id: int, snapshot_id: int, split: str, size: int
+) -> list[tuple[int, int, int]]:
+    """Ranges (first id, last id, photos) that hold every embedded photo of a split, in order, `size` in each.
+
+    A range holds more where many photos lie on one id.
+    """
+    values = {"model_id": model_id, "snapshot_id": snapshot_id, "split": split, "size": size}
+    return conn.execute(SPANS, values).fetchall()
+
+
+def is_there(conn: Connection, evaluation_id: int) -> bool:
+    """Whether an evaluation has this id."""
+    return conn.execute(IS_THERE, {"evaluation_id": evaluation_id}).fetchone() is not None
+
+
+def forget_span(conn: Connection, evaluation_id: int, first: int, last: int) -> None:
+    """Remove the predictions for photos in a range of S2 ids."""
+    conn.execute(FORGET_SPAN, {"evaluation_id": evaluation_id, "first": first, "last": last})
+
+
+def take_name(conn: Connection, evaluation_id: int, name: str, *, replace: bool) -> None:
+    """Give a complete evaluation its name; from now on it is listed.
+
+    Raises:
+        UsageError: The name is taken and `replace` is off.
+    """
+    if replace:
+        conn.execute(DELETE, {"name": name})
+    else:
+        require_free(conn, name)
+    conn.execute(RENAME, {"evaluation_id": evaluation_id, "name": name})
 
 
 def store_photos(

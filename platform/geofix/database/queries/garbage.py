@@ -19,6 +19,14 @@ SELECT name, state, coalesce(pg_total_relation_size(to_regclass('geofix_leaf.cel
 FROM geofix.code_set
 WHERE state = 'dropping' OR (state = 'building' AND created_at < now() - %(grace)s::interval) ORDER BY name
 """
+# One whose job has not ended may still be completed, however old it is.
+UNFINISHED_EVALUATIONS = """
+SELECT e.evaluation_id, e.name, e.n FROM geofix.evaluation e
+WHERE e.config ? 'in_the_making' AND e.created_at < now() - %(grace)s::interval
+  AND NOT EXISTS (SELECT FROM geofix.job j WHERE j.job_id::text = e.config ->> 'in_the_making'
+                    AND j.state IN ('queued', 'running', 'paused')) ORDER BY e.name
+"""
+DELETE_EVALUATION = "DELETE FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
 # A leaf is named after its parent row. Code sets are listed above while they have a row.
 LEAVES = """
 SELECT c.relname, c.relkind = 'f', c.relispartition, pg_total_relation_size(c.oid)
@@ -111,6 +119,16 @@ def unlock(conn: Connection) -> None:
 def unfinished_code_sets(conn: Connection, grace: timedelta) -> list[tuple[str, str, int]]:
     """(name, state, bytes) of code sets that an interrupted build or drop left."""
     return conn.execute(UNFINISHED, {"grace": grace}).fetchall()
+
+
+def unfinished_evaluations(conn: Connection, grace: timedelta) -> list[tuple[int, str, int]]:
+    """(id, name, photos) of evaluations that a job in chunks has left."""
+    return conn.execute(UNFINISHED_EVALUATIONS, {"grace": grace}).fetchall()
+
+
+def delete_evaluation(conn: Connection, evaluation_id: int) -> None:
+    """Remove an evaluation with its predictions."""
+    conn.execute(DELETE_EVALUATION, {"evaluation_id": evaluation_id})
 
 
 def orphan_leaves(conn: Connection) -> list[Leaf]:

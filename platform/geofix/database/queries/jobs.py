@@ -46,6 +46,10 @@ WHERE (%(states)s::text[] IS NULL OR j.state = ANY (%(states)s))
   AND (%(parent)s::uuid IS NULL OR j.parent_job_id = %(parent)s)
 ORDER BY j.submitted_at DESC, j.job_id LIMIT %(limit)s
 """
+FIND_OPEN = """
+SELECT job_id FROM geofix.job WHERE kind = %(kind)s AND specification = %(specification)s::jsonb AND parent_job_id IS NULL
+  AND state IN ('queued', 'running', 'paused', 'lost') ORDER BY submitted_at DESC LIMIT 1
+"""
 EXISTING = "SELECT job_id FROM geofix.job WHERE job_id = ANY (%(ids)s)"
 EVENT = """
 INSERT INTO geofix.job_event (job_id, kind, message, data) VALUES (%(job_id)s, %(kind)s, %(message)s, %(data)s::jsonb)
@@ -157,6 +161,12 @@ def find_by_key(conn: Connection, key: str) -> JobRow | None:
 def find_by_prefix(conn: Connection, prefix: str) -> list[UUID]:
     """Up to two ids that begin so."""
     return [row[0] for row in conn.execute(FIND_PREFIX, {"prefix": prefix})]
+
+
+def find_open(conn: Connection, kind: str, specification: str) -> UUID | None:
+    """The newest job that has not ended and was submitted with this specification, as JSON text."""
+    row = conn.execute(FIND_OPEN, {"kind": kind, "specification": specification}).fetchone()
+    return None if row is None else row[0]
 
 
 def list_jobs(

@@ -24,8 +24,8 @@ VALUES (%(photo_sha256)s, %(photo_name)s, %(code_set_id)s, %(localizer)s, %(k)s,
 RETURNING query_id
 """
 AUDIT = """
-INSERT INTO geofix.audit (action, object_kind, object_id, detail)
-VALUES (%(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
+INSERT INTO geofix.audit (actor, action, object_kind, object_id, detail)
+VALUES (coalesce(%(actor)s::text, session_user::text), %(action)s, %(object_kind)s, %(object_id)s, %(detail)s)
 """
 TILE_VECTORS = """
 SELECT t.s2_id, e.embedding FROM geofix.aerial_embedding e JOIN geofix.aerial_tile t USING (aerial_tile_id)
@@ -51,12 +51,18 @@ def store_query(conn: Connection, values: Mapping[str, Any]) -> int:
     return int(row[0])
 
 
-def audit(conn: Connection, action: str, object_kind: str, object_id: str, detail: Mapping[str, Any]) -> None:
-    """Append one row to the audit table."""
-    conn.execute(
-        AUDIT,
-        {"action": action, "object_kind": object_kind, "object_id": object_id, "detail": Jsonb(dict(detail))},
-    )
+def audit(
+    conn: Connection,
+    action: str,
+    object_kind: str,
+    object_id: str,
+    detail: Mapping[str, Any],
+    *,
+    actor: str | None = None,
+) -> None:
+    """Append one row to the audit table; without an actor it names the connection's login."""
+    values = {"actor": actor, "action": action, "object_kind": object_kind, "object_id": object_id}
+    conn.execute(AUDIT, values | {"detail": Jsonb(dict(detail))})
 
 
 def tile_vectors(

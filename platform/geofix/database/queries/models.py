@@ -86,6 +86,17 @@ READ_SPLIT = """
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.snapshot_photo s USING (photo_id)
 WHERE e.model_id = {model_id} AND s.snapshot_id = {snapshot_id} AND s.split = ANY ({splits}) ORDER BY e.photo_id
 """
+READ_SPAN = """
+SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.snapshot_photo s USING (photo_id)
+JOIN geofix.photo_record p USING (photo_id)
+WHERE e.model_id = {model_id} AND s.snapshot_id = {snapshot_id} AND s.split = ANY ({splits})
+  AND p.s2_id BETWEEN {first} AND {last} ORDER BY e.photo_id
+"""
+SPLIT_STAMP = """
+SELECT count(*), coalesce(sum(hashint8(e.photo_id)), 0) FROM geofix.photo_embedding e
+JOIN geofix.snapshot_photo s USING (photo_id)
+WHERE e.model_id = %(model_id)s AND s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
+"""
 READ_DATASETS = """
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e JOIN geofix.photo_record p USING (photo_id)
 JOIN geofix.dataset d USING (dataset_id)
@@ -292,13 +303,34 @@ def analyze_embeddings(conn: Connection, parent: leaves.Parent, model_id: int) -
 
 
 def read_split_embeddings(
-    conn: Connection, model: ModelRow, snapshot_id: int, splits: list[str]
+    conn: Connection,
+    model: ModelRow,
+    snapshot_id: int,
+    splits: list[str],
+    *,
+    span: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Photo ids (n,) and embeddings (n, D) of a snapshot's splits, by photo id."""
-    query = sql.SQL(READ_SPLIT).format(
-        model_id=sql.Literal(model.model_id), snapshot_id=sql.Literal(snapshot_id), splits=sql.Literal(splits)
+    """Photo ids (n,) and embeddings (n, D) of a snapshot's splits, by photo id.
+
+    `span` is a closed range of leaf ids that the photos lie in.
+    """
+    first, last = span or (None, None)
+    query = sql.SQL(READ_SPLIT if span is None else READ_SPAN).format(
+        model_id=sql.Literal(model.model_id),
+        snapshot_id=sql.Literal(snapshot_id),
+        splits=sql.Literal(splits),
+        first=sql.Literal(first),
+        last=sql.Literal(last),
     )
     return read_vectors(conn, query, dimension=model.dimension)
+
+
+def split_stamp(conn: Connection, model_id: int, snapshot_id: int, split: str) -> tuple[int, int]:
+    """Number and checksum of the photos of a split that a model has embedded."""
+    key = {"model_id": model_id, "snapshot_id": snapshot_id, "split": split}
+    row = conn.execute(SPLIT_STAMP, key).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
 
 
 def read_dataset_embeddings(

@@ -71,6 +71,7 @@ SELECT s.photo_id, s.split, p.s2_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.g
        p.sequence_id, p.captured_at
 FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split = ANY (%(splits)s))
+  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 ORDER BY s.photo_id
 """
 FILES = """
@@ -248,10 +249,21 @@ def find_snapshot(conn: Connection, sha256: str) -> SnapshotRow:
     return SnapshotRow(**row)
 
 
-def snapshot_photos(conn: Connection, snapshot_id: int, splits: list[str] | None = None) -> pd.DataFrame:
-    """Photos of a snapshot with split, leaf id, position, accuracy, sequence and time, by photo id."""
+def snapshot_photos(
+    conn: Connection,
+    snapshot_id: int,
+    splits: list[str] | None = None,
+    *,
+    span: tuple[int, int] | None = None,
+) -> pd.DataFrame:
+    """Photos of a snapshot with split, leaf id, position, accuracy, sequence and time, by photo id.
+
+    `span` is a closed range of leaf ids that they lie in.
+    """
+    first, last = span or (None, None)
+    key = {"snapshot_id": snapshot_id, "splits": splits, "first": first, "last": last}
     with conn.cursor() as cursor:
-        cursor.execute(PHOTOS, {"snapshot_id": snapshot_id, "splits": splits})
+        cursor.execute(PHOTOS, key)
         columns = [item.name for item in cursor.description or []]
         return pd.DataFrame(cursor.fetchall(), columns=columns)
 

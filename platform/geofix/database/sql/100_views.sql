@@ -26,7 +26,8 @@ FROM geofix.evaluation e
 JOIN geofix.evaluation_photo ep USING (evaluation_id)
 JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
 LEFT JOIN geofix.prediction r
-  ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1;
+  ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+WHERE NOT e.config ? 'in_the_making';
 
 CREATE OR REPLACE VIEW geofix.evaluation_summary AS
 SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, e.level, m.name AS model, c.name AS code_set, e.n,
@@ -46,7 +47,8 @@ SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, e.level, m.n
        (e.metrics #>> '{accuracy_km,2500}')::float8 AS accuracy_2500km_percent
 FROM geofix.evaluation e
 LEFT JOIN geofix.model m USING (model_id)
-LEFT JOIN geofix.code_set c USING (code_set_id);
+LEFT JOIN geofix.code_set c USING (code_set_id)
+WHERE NOT e.config ? 'in_the_making';
 
 CREATE OR REPLACE VIEW geofix.job_status AS
 SELECT job_id, kind, state, queue, progress_done, progress_total, progress_unit, progress_message,

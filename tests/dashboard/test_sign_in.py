@@ -1,0 +1,83 @@
+"""Signing in with a real provider and a real browser: what a viewer and an operator then see."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sign_in_provider import provider
+from test_browser import CHROMIUM, FLAGS, free_port, wait_for
+
+pytestmark = pytest.mark.browser
+WAIT_MS = 60_000
+SECRETS = """
+[auth]
+redirect_uri = "{address}/oauth2callback"
+cookie_secret = "a secret of this test alone, long enough"
+client_id = "geofix"
+client_secret = "s"
+server_metadata_url = "{provider}/.well-known/openid-configuration"
+"""
+
+
+def test_sign_in_look_and_leave(filled, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's package `chromium`")
+    playwright = pytest.importorskip("playwright.sync_api")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    geofix = str(Path(sys.executable).with_name("geofix"))
+    line = [geofix, "dashboard", "--port", str(port), "--address", "127.0.0.1"]
+    log = tmp_path / "server.log"
+    with provider() as known, log.open("wb") as out, playwright.sync_playwright() as driver:
+        secrets = tmp_path / "secrets.toml"
+        secrets.write_text(SECRETS.format(address=address, provider=known.url))
+        environment = {
+            **os.environ,
+            "HOME": str(tmp_path),
+            "STREAMLIT_SECRETS_FILES": str(secrets),
+            "GEOFIX_DASHBOARD_ACCESS": "oidc",
+            "GEOFIX_DASHBOARD_VIEWERS": "@example.org",
+            "GEOFIX_DASHBOARD_OPERATORS": "olga@example.org",
+        }
+        with subprocess.Popen(line, stdout=out, stderr=out, env=environment) as server:
+            try:
+                wait_for(f"{address}/_stcore/health", server, log)
+                browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+                for person, role in (("eve@evil.net", ""), ("anna@example.org", "viewer")):
+                    visit(browser, address, known, person, role)
+                visit(browser, address, known, "Olga@example.org", "operator")
+                browser.close()
+            finally:
+                server.terminate()
+                server.wait(20)
+
+
+def visit(browser, address, known, person, role) -> None:
+    """Sign in as somebody in a browser that knows nobody, look at the jobs, and leave."""
+    known.who = {"email": person, "email_verified": True}
+    page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(f"{address}/jobs")
+    page.get_by_role("button", name="Sign in").wait_for()
+    assert (
+        not page.get_by_text("No job was submitted yet.").count() and not page.get_by_text("Overview").count()
+    )
+    page.get_by_role("button", name="Sign in").click()
+    if not role:
+        page.get_by_text(f"{person} is on neither list").wait_for()
+    else:
+        page.get_by_text(f"{person.lower()} · {role}").wait_for()
+        page.get_by_role("link", name="Jobs").click()
+        page.get_by_text("No job was submitted yet.").wait_for()
+        assert bool(page.get_by_text("Submit", exact=True).count()) is (role == "operator")
+        page.goto(f"{address}/jobs?view=submit")  # the cookie keeps who it is
+        page.get_by_text(f"{person.lower()} · {role}").wait_for()
+        page.get_by_text("Workers and queues").wait_for()
+        assert bool(page.get_by_text("Submit", exact=True).count()) is (role == "operator")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign in").wait_for()
+    page.context.close()
