@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +16,6 @@ from job_helpers import Workers, wait_for, wait_state
 from trainings import Training, snapshot_on_disk, weights
 
 from geofix.jobs import service
-from geofix.jobs.sweep import sweep_until
 from servers import Database
 
 
@@ -29,14 +27,9 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 
 @pytest.fixture
-def beat(queue: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def beat(beat: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep, and steps slow enough to be met in the middle."""
     monkeypatch.setenv("PROBE_PACE_S", "0.15")
-    stop = threading.Event()
-    thread = threading.Thread(target=sweep_until, args=(stop,))
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
 
 
 def half_way(job_id) -> None:
