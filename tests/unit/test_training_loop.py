@@ -277,10 +277,21 @@ def test_a_loss_that_is_no_number_ends_the_run_by_name(tmp_path: Path) -> None:
 
 def test_two_runs_in_one_directory_at_once_are_refused(tmp_path: Path) -> None:
     made, out = snapshot(tmp_path), tmp_path / "out"
-    out.mkdir()
-    with only_run_in(out, Team()), pytest.raises(UsageError, match="Another training is writing to"):
-        train(config(epochs=1), made.path, out)
-    train(config(epochs=1), made.path, out)
+    words = [
+        "train",
+        str(Path(__file__).parents[2] / "configs" / "tiny.yaml"),
+        "--snapshot",
+        str(made.path),
+        "--out",
+        str(out),
+    ]
+    with only_run_in(out, Team()):
+        refused = subprocess.run(
+            [sys.executable, "-m", "geofix.cli", *words], capture_output=True, text=True, check=False
+        )
+    assert refused.returncode == 2 and "Another training is writing to" in refused.stderr
+    with only_run_in(out, Team()):
+        pass
 
 
 def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:

@@ -42,12 +42,13 @@ def train(
     from geofix.cli.ingest import mapping
     from geofix.training.config import load_raw, parse_config, with_changes
     from geofix.training.distributed import crew
+    from geofix.training.exclusive import only_run_in
     from geofix.training.loop import train as run
 
     given = mapping(changes, commas=False) or {}
     replaced = {key: yaml.safe_load(value) for key, value in given.items()}
     settings = parse_config(with_changes(load_raw(config), replaced), str(config))
-    with crew() as team:
+    with crew() as team, only_run_in(out, team):
         result = run(settings, snapshot, out, resume=resume, device=device, team=team)
     if team.leads:
         emit(result, as_json=json, human=lambda: _show(result))

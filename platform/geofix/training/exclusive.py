@@ -15,12 +15,15 @@ from geofix.training.distributed import Team
 def only_run_in(out: Path, team: Team) -> Iterator[None]:
     """Hold `out` for this run (of a team, by its first process) until it ends, however it ends.
 
+    Not for jobs: there a new attempt takes over from a worker that hangs; the fencing token decides.
+
     Raises:
         UsageError: Another run writes there.
     """
     if not team.leads:
         yield
         return
+    out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

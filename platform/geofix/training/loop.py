@@ -27,7 +27,6 @@ from geofix.training.checkpoint import (
 from geofix.training.colour import Jitter
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team, own_device
-from geofix.training.exclusive import only_run_in
 from geofix.training.first_values import set_to_means
 from geofix.training.keep import judge, result_of
 from geofix.training.run import Run, prepare, readers
@@ -86,20 +85,15 @@ def _train(
     run = prepare(
         config, snapshot_dir, out, own_device(choose_device(device or get_settings().device), team), team
     )
-    out.mkdir(parents=True, exist_ok=True)
-    with only_run_in(out, team):
-        return _train_in(out, run, resume)
-
-
-def _train_in(out: Path, run: Run, resume: bool) -> dict[str, Any]:
-    path = checkpoint_path(out, run.team)
+    path = checkpoint_path(out, team)
     if path.exists() and not resume:
         raise UsageError(
             f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
         )
+    out.mkdir(parents=True, exist_ok=True)
     clear_unfinished(path)
     if resume:
-        read_checkpoint(path, run.state, run.config, run.snapshot.sha256, run.team)
+        read_checkpoint(path, run.state, run.config, run.snapshot.sha256, team)
     with run.journal, stop_on_signals() as stop:
         try:
             _epochs(run, stop, path)
