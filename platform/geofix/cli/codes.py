@@ -44,7 +44,7 @@ def build(
     ] = "fit",
     upsample: Annotated[
         str, typer.Option(help="How prototypes come down to finer cells: copy or bilinear.")
-    ] = "copy",
+    ] = "bilinear",
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate/--no-calibrate", help="Fit probabilities on the snapshot's photos of val."),

@@ -49,7 +49,7 @@ def build_code_set(
     snapshot_id: int | None = None,
     region_ewkb: bytes | None = None,
     datasets: list[str] | None = None,
-    upsample: Upsample = "copy",
+    upsample: Upsample = "bilinear",
     kappa: Kappa = "fit",
 ) -> dict[str, Any]:
     """Build and publish one code set; the caller commits.

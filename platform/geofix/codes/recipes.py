@@ -137,7 +137,7 @@ def aerial_vectors(
 
 
 def prototype_vectors(
-    conn: Connection, model: ModelRow, level: int, *, how: Upsample = "copy"
+    conn: Connection, model: ModelRow, level: int, *, how: Upsample = "bilinear"
 ) -> CellVectors:
     """Prototypes of a trained model, brought to the level of the codes."""
     ids, stored = prototype_queries.read_prototypes(conn, model)

@@ -59,7 +59,7 @@ class Codes(Specification):
     level: Level = 16
     snapshot: AbsolutePath | None = None
     region: str | None = None
-    upsample: Literal["copy", "bilinear"] = "copy"
+    upsample: Literal["copy", "bilinear"] = "bilinear"
     kappa: Literal["fit"] | Annotated[float, Field(ge=0)] = "fit"
     calibrate: bool = False
 

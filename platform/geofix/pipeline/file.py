@@ -155,7 +155,7 @@ class Codes(_Stage):
     datasets: list[str] | None = Field(
         None, description="Only aerial tiles of these; all where it is left out."
     )
-    upsample: Literal["copy", "bilinear"] = Field("copy", description="Prototypes to finer cells.")
+    upsample: Literal["copy", "bilinear"] = Field("bilinear", description="Prototypes to finer cells.")
     kappa: Literal["fit"] | Annotated[float, Field(ge=0)] = "fit"
     calibrate: bool = True
     index: bool = False
