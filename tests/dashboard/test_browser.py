@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -78,6 +79,12 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"{url} did not answer: {log.read_text()}")
 
 
+def settled(page: Any) -> Any:
+    """The page, once its script has run to its end: until then buttons come, go and are replaced."""
+    page.locator('[data-test-script-state="notRunning"]').first.wait_for()
+    return page
+
+
 @pytest.mark.browser
 def test_the_map_is_drawn_without_internet(address):
     if CHROMIUM is None:
@@ -92,7 +99,7 @@ def test_the_map_is_drawn_without_internet(address):
         chart = page.get_by_test_id("stDeckGlJsonChart")
         chart.locator("canvas").first.wait_for(timeout=60_000)
         total = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
-        assert page.get_by_text(f"n = {total} photos").count()
+        assert settled(page).get_by_text(f"n = {total} photos").count()
         pixels = drawn(page, chart)
         browser.close()
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {address.split("/")[2]}
@@ -122,7 +129,7 @@ def test_a_file_of_200_mb_is_refused_and_the_next_one_is_taken(towns, address, t
         drop = page.locator("input[type=file]").first
         drop.set_input_files(str(large))
         page.get_by_text("200.0MB").wait_for()  # in red; the words below say why
-        assert page.get_by_text("20 photos of 20 MB. A file in red was not taken").is_visible()
+        assert settled(page).get_by_text("20 photos of 20 MB. A file in red was not taken").is_visible()
         page.wait_for_timeout(2_000)
         assert page.get_by_role("button", name="Find where").is_disabled()
         drop.set_input_files(str(text))
@@ -147,7 +154,7 @@ def test_an_area_is_drawn_by_hand_and_by_corners(towns, address):
         page.get_by_text("Draw", exact=True).click()
         plan = page.get_by_label("Map to draw on")
         plan.wait_for()
-        assert page.get_by_text("Nothing is drawn").is_visible()
+        assert settled(page).get_by_text("Nothing is drawn").is_visible()
         plan.scroll_into_view_if_needed()
         box = plan.bounding_box()
         middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import small_world
 from small_world import SmallWorld
-from test_browser import CHROMIUM, FLAGS, drawn, free_port, wait_for
+from test_browser import CHROMIUM, FLAGS, drawn, free_port, settled, wait_for
 
 from geofix.database.cluster import broker_url
 from geofix.database.engine import connect
@@ -117,7 +117,7 @@ def test_localize_a_photo_and_see_its_candidates_on_the_map(served, browser):
         ).fetchone()[0]
     best = answer["candidates"][0]
     browser.get_by_text("Evidence for rank 1").wait_for()
-    assert browser.get_by_text(f"{best['lat']:.5f}, {best['lon']:.5f}").first.is_visible()
+    assert settled(browser).get_by_text(f"{best['lat']:.5f}, {best['lon']:.5f}").first.is_visible()
     browser.get_by_text("Around rank 1").click()
     chart = browser.get_by_test_id("stDeckGlJsonChart").first
     chart.locator("canvas").first.wait_for()
@@ -126,7 +126,7 @@ def test_localize_a_photo_and_see_its_candidates_on_the_map(served, browser):
     shown = browser.locator(".gx-legend .gx-ticks span").last.inner_text()
     assert float(shown.removesuffix("%")) == pytest.approx(largest, rel=0.06)
     with browser.expect_download() as download:
-        browser.get_by_role("button", name="Download as GeoJSON").click()
+        settled(browser).get_by_role("button", name="Download as GeoJSON").click()
     document = json.loads(Path(download.value.path()).read_text())
     cells = [item for item in document["features"] if item["properties"]["what"] == "candidate"]
     assert len(cells) == len(answer["candidates"])
@@ -184,7 +184,7 @@ def test_run_a_query_of_the_cookbook_and_download_geojson(served, browser):
     browser.get_by_role("button", name="Run").click()
     browser.get_by_text("shapes drawn").wait_for()
     with browser.expect_download() as download:
-        browser.get_by_role("button", name="Download as GeoJSON").click()
+        settled(browser).get_by_role("button", name="Download as GeoJSON").click()
     document = json.loads(Path(download.value.path()).read_text())
     with connect("reader") as conn:
         cells = conn.execute("SELECT count(*) FROM coverage(15)").fetchone()[0]

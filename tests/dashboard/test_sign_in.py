@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sign_in_provider import provider
-from test_browser import CHROMIUM, FLAGS, free_port, wait_for
+from test_browser import CHROMIUM, FLAGS, free_port, settled, wait_for
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 60_000
@@ -63,9 +63,9 @@ def visit(browser, address, known, person, role) -> None:
     page.set_default_timeout(WAIT_MS)
     page.goto(f"{address}/jobs")
     page.get_by_role("button", name="Sign in").wait_for()
-    assert (
-        not page.get_by_text("No job was submitted yet.").count() and not page.get_by_text("Overview").count()
-    )
+    settled(page)
+    assert not page.get_by_text("No job was submitted yet.").count()
+    assert not page.get_by_text("Overview").count()
     page.get_by_role("button", name="Sign in").click()
     if not role:
         page.get_by_text(f"{person} is on neither list").wait_for()
@@ -73,11 +73,11 @@ def visit(browser, address, known, person, role) -> None:
         page.get_by_text(f"{person.lower()} · {role}").wait_for()
         page.get_by_role("link", name="Jobs").click()
         page.get_by_text("No job was submitted yet.").wait_for()
-        assert bool(page.get_by_text("Submit", exact=True).count()) is (role == "operator")
+        assert bool(settled(page).get_by_text("Submit", exact=True).count()) is (role == "operator")
         page.goto(f"{address}/jobs?view=submit")  # the cookie keeps who it is
         page.get_by_text(f"{person.lower()} · {role}").wait_for()
         page.get_by_text("Workers and queues").wait_for()
-        assert bool(page.get_by_text("Submit", exact=True).count()) is (role == "operator")
+        assert bool(settled(page).get_by_text("Submit", exact=True).count()) is (role == "operator")
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
     page.context.close()

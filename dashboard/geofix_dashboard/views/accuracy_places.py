@@ -132,6 +132,7 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
         file_name=f"accuracy-{choice.name}-{choice.level}-{choice.threshold_m:g}m.csv",
         mime="text/csv",
         icon=":material/download:",
+        on_click="ignore",
         width="stretch",
     )
 

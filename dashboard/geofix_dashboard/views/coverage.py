@@ -222,4 +222,5 @@ def _table(rows: pd.DataFrame, region: str) -> None:
         file_name=f"coverage-{region.replace(':', '-')}.csv",
         mime="text/csv",
         icon=":material/download:",
+        on_click="ignore",
     )

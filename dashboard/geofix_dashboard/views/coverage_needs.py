@@ -88,4 +88,5 @@ def table(rows: pd.DataFrame) -> None:
         file_name="needs.csv",
         mime="text/csv",
         icon=":material/download:",
+        on_click="ignore",
     )

@@ -252,6 +252,7 @@ def _downloads(found: Sequence[dict[str, Any]], names: Sequence[str], job_id: st
         file_name=f"localize-{job_id[:8]}.geojson",
         mime="application/geo+json",
         icon=":material/download:",
+        on_click="ignore",
         width="stretch",
     )
     second.download_button(
@@ -260,6 +261,7 @@ def _downloads(found: Sequence[dict[str, Any]], names: Sequence[str], job_id: st
         file_name=f"localize-{job_id[:8]}.csv",
         mime="text/csv",
         icon=":material/download:",
+        on_click="ignore",
         width="stretch",
     )
 

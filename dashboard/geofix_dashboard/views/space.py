@@ -227,6 +227,7 @@ def _alike(frame: pd.DataFrame, vectors: np.ndarray, cell: str) -> None:
         file_name=f"similar-to-{cell}.csv",
         mime="text/csv",
         icon=":material/download:",
+        on_click="ignore",
     )
 
 

@@ -40,13 +40,17 @@ def downloads(rows: pd.DataFrame, plain: pd.DataFrame, shapes: Sequence[Any] | N
 
 
 def _button(place: Any, name: str, content: Callable[[], bytes], suffix: str, mime: str) -> None:
-    """A download that is made when it is asked for."""
+    """A download that is made when it is asked for.
+
+    A click must not run the page again: the new run drops what the button was to make.
+    """
     place.download_button(
         f"Download as {name}",
         content,
         file_name=f"answer.{suffix}",
         mime=mime,
         icon=":material/download:",
+        on_click="ignore",
         width="stretch",
     )
 

@@ -163,7 +163,7 @@ def _fits(fits: dict[str, Any]) -> list[str]:
         rows = [[name, *(f"{fit[n]:.4g}" for n in names), f"{fit['queries']:,}"] for name, fit in recipes]
         lines += ["", *grid(head, rows)]
     if "upsampling" in fits:
-        lines += ["", f"Prototypes by {fits['upsampling']}: the lower NLL."]
+        lines += ["", f"Prototypes by {fits['upsampling']}: it finds more photos of val."]
     if "refinement" in fits:
         found = fits["refinement"]
         tried = ", ".join(f"{t}: {metres:.1f} m" for t, metres in found["mean_capped_error_m"].items())

@@ -90,7 +90,7 @@ def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encode
         if load_weights and config.weights_uri is not None:
             report = load_trunk(trunk, config.weights_uri, config.weights_sha256)
             resolved = resolved.model_copy(update={"weights_sha256": report.sha256})
-        # Convolutions run 1.3 times as fast on a CPU, and use a GPU's tensor cores, when channels lie last.
+        # Channels last: a step on a CPU takes three quarters of the time (benchmarks/encoder_precision.py).
         return Encoder(resolved, trunk, width).eval().to(memory_format=torch.channels_last)
 
 

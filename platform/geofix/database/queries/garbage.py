@@ -24,7 +24,7 @@ UNFINISHED_EVALUATIONS = """
 SELECT e.evaluation_id, e.name, e.n FROM geofix.evaluation e
 WHERE e.config ? 'in_the_making' AND e.created_at < now() - %(grace)s::interval
   AND NOT EXISTS (SELECT FROM geofix.job j WHERE j.job_id::text = e.config ->> 'in_the_making'
-                    AND j.state IN ('queued', 'running', 'paused')) ORDER BY e.name
+                    AND j.state IN ('queued', 'running', 'lost', 'paused')) ORDER BY e.name
 """
 DELETE_EVALUATION = "DELETE FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
 # A leaf is named after its parent row. Code sets are listed above while they have a row.
