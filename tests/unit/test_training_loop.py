@@ -22,6 +22,7 @@ from geofix.imagery.transforms import InputTransform
 from geofix.log import progress_to
 from geofix.models.manifest import MANIFEST, model_directory
 from geofix.models.registry import load_model
+from geofix.pipeline.train_stage import learn
 from geofix.spatial import s2
 from geofix.training import samples
 from geofix.training.checkpoint import OtherRunError
@@ -308,6 +309,16 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BadInputError, match="cannot be read"):
         train(config(epochs=1), made.path, tmp_path / "out", resume=True)
+
+
+def test_a_pipeline_begins_again_where_a_checkpoint_is_damaged(tmp_path: Path) -> None:
+    made, out = snapshot(tmp_path / "a"), tmp_path / "out"
+    first = learn(config(epochs=1), made.path, out)
+    path = out / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    again = learn(config(epochs=1), made.path, out)
+    assert again["steps"] == first["steps"] and again["val"] == first["val"]
+    assert learn(config(epochs=1), made.path, out)["steps"] == first["steps"]  # whole: nothing is done again
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
@@ -17,31 +17,39 @@ from geofix.pipeline.file import Train
 from geofix.pipeline.reports import files
 from geofix.settings import get_settings
 
+if TYPE_CHECKING:
+    from geofix.training.config import TrainingConfig
+
 _log = get_logger(__name__)
 
 
 def train(context: Context, stage: Train) -> dict[str, Any]:
     """Train, or go on with a run of the same configuration that was interrupted, and register the model."""
-    from geofix.training.checkpoint import OtherRunError
     from geofix.training.config import load_raw, parse_config, with_changes
-    from geofix.training.loop import train as run
 
     where = str(stage.config)
     config = parse_config(with_changes(load_raw(stage.config), stage.changes), where)
     out = context.home / "training" / context.pipeline.name / one_part(stage.name)
     # The run takes minutes to days: no transaction stays open meanwhile.
     context.conn.commit()
-    begun = (out / "checkpoint.pt").exists()
-    try:
-        result = run(config, context.snapshot_dir, out, resume=begun)
-    except OtherRunError as error:
-        _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
-        shutil.rmtree(out)
-        result = run(config, context.snapshot_dir, out)
+    result = learn(config, context.snapshot_dir, out)
     directory = kept_model(Path(result["model"]), stage.name, context.home)
     row = register_trained(context.conn, directory, stage.name)
     outputs = [["model", stage.name], *files(directory / MANIFEST, directory / WEIGHTS)]
     return {**result, "model": row.name, "sha256": row.weights_sha256, "outputs": outputs}
+
+
+def learn(config: TrainingConfig, snapshot_dir: Path, out: Path) -> dict[str, Any]:
+    """Train into a directory, going on from a checkpoint of the same run that can be read."""
+    from geofix.training.checkpoint import NAME, DamagedCheckpointError, OtherRunError
+    from geofix.training.loop import train
+
+    try:
+        return train(config, snapshot_dir, out, resume=(out / NAME).exists())
+    except (OtherRunError, DamagedCheckpointError) as error:
+        _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
+        shutil.rmtree(out)
+        return train(config, snapshot_dir, out)
 
 
 def kept_model(made: Path, name: str, home: Path | None = None) -> Path:

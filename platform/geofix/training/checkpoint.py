@@ -21,6 +21,10 @@ class OtherRunError(UsageError):
     """A checkpoint was written by a run of another configuration, snapshot or number of processes."""
 
 
+class DamagedCheckpointError(BadInputError):
+    """A checkpoint is no whole file of this version, or is not of the step that the other ranks' are of."""
+
+
 NAME = "checkpoint.pt"
 FORMAT = 1
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -85,7 +89,7 @@ def read_checkpoint(
 
     Raises:
         NotFoundError: There is no checkpoint.
-        BadInputError: It is damaged, or those of the ranks are of different steps.
+        DamagedCheckpointError: It cannot be read, or those of the ranks are of different steps.
         OtherRunError: It was written by a run of another snapshot, configuration or number of processes; the
             message names what differs.
     """
@@ -96,7 +100,7 @@ def read_checkpoint(
         described = json.loads(content["description"])
     except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInputError(
+        raise DamagedCheckpointError(
             f"{path} cannot be read: {first[:200]}.", hint="Begin again without --resume, in a new directory."
         ) from error
     _check(path, described, config, snapshot_sha256)
@@ -121,7 +125,7 @@ def read_checkpoint(
     best = clock.pop("best")
     state.clock = Clock(**clock, best=None if best is None else (float(best[0]), int(best[1])))
     if not team.same(state.clock.step):
-        raise BadInputError(
+        raise DamagedCheckpointError(
             f"{path} is of step {state.clock.step}, the checkpoint of another process is of another step.",
             hint="One was copied or lost; begin again without --resume, in a new directory.",
         )
@@ -129,7 +133,9 @@ def read_checkpoint(
 
 def _check(path: Path, described: dict[str, Any], config: TrainingConfig, snapshot_sha256: str) -> None:
     if described.get("format") != FORMAT:
-        raise BadInputError(f"{path} has format {described.get('format')}; this version reads {FORMAT}.")
+        raise DamagedCheckpointError(
+            f"{path} has format {described.get('format')}; this version reads {FORMAT}."
+        )
     if described["snapshot_sha256"] != snapshot_sha256:
         raise OtherRunError(
             f"{path} belongs to snapshot {described['snapshot_sha256'][:12]}, not {snapshot_sha256[:12]}.",
