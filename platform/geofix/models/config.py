@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from geofix.imagery.transforms import InputTransform
 
@@ -42,6 +42,13 @@ class EncoderConfig(BaseModel):
     dimension: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Length of the embedding; unset: that of the pooled vector, without projection."
     )
+    parts: Annotated[int, Field(ge=1, le=8)] = Field(
+        1,
+        description="Stretches of equal length that the embedding is made of, each by a trunk of its own.",
+    )
+    part: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The only stretch that is filled, the others are zero; unset: all are."
+    )
     projection: Literal["random", "learned"] = Field(
         "learned", description="How `dimension` is reached: a fixed orthonormal projection or a linear layer."
     )
@@ -58,6 +65,14 @@ class EncoderConfig(BaseModel):
             if name in value:
                 raise ValueError(f"trunk_kwargs may not set {name}; weights come from weights_uri alone")
         return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.parts > 1 and (self.dimension is None or self.dimension % self.parts):
+            raise ValueError(f"dimension {self.dimension} is not made of {self.parts} parts of equal length")
+        if self.part is not None and not self.part < self.parts:
+            raise ValueError(f"part {self.part} is not one of {self.parts}, counted from 0")
+        return self
 
     @field_serializer("input")
     def _write_input(self, value: InputTransform | None) -> dict[str, Any] | None:

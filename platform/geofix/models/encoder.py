@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Self
 
 import timm
@@ -16,7 +18,7 @@ from geofix.models.aggregate import build_aggregation, pooled_width
 from geofix.models.config import EncoderConfig
 from geofix.models.weights import load_trunk
 
-__all__ = ["Encoder", "EncoderConfig", "build_encoder"]
+__all__ = ["Encoder", "EncoderConfig", "JoinedEncoder", "build_encoder"]
 
 
 class Encoder(nn.Module):
@@ -69,6 +71,34 @@ class Encoder(nn.Module):
         return self
 
 
+class JoinedEncoder(Encoder):
+    """Encoders side by side that share no weights: each fills its own stretch of the embedding.
+
+    What lies in different stretches has no similarity: a score is the sum of those of the stretches.
+    `members` are the encoders of the stretches that are filled, first to last.
+    """
+
+    def __init__(self, config: EncoderConfig, members: Sequence[Encoder]) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        self.members = nn.ModuleList(members)
+        self.frozen = ()
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return int(self.config.dimension or 0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed (B, 3, H, W) normalised images as (B, D) float32 of unit length."""
+        filled = [member(images) for member in self.members]
+        if self.config.part is None:
+            return torch.cat(filled, dim=1) / math.sqrt(len(filled))
+        length = self.dimension // self.config.parts
+        before = self.config.part * length
+        return functional.pad(filled[0], (before, self.dimension - before - length))
+
+
 def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encoder:
     """Make an encoder in evaluation mode on the CPU, with the file's weights or seeded random ones.
 
@@ -82,6 +112,8 @@ def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encode
         UsageError: timm does not know the trunk or refuses its arguments.
         BadInputError: The weights do not fit, or their sha256 differs.
     """
+    if config.parts > 1:
+        return _join(config, load_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         trunk = _create_trunk(config)
@@ -92,6 +124,24 @@ def build_encoder(config: EncoderConfig, *, load_weights: bool = True) -> Encode
             resolved = resolved.model_copy(update={"weights_sha256": report.sha256})
         # Channels last: a step on a CPU takes three quarters of the time (benchmarks/encoder_precision.py).
         return Encoder(resolved, trunk, width).eval().to(memory_format=torch.channels_last)
+
+
+def _join(config: EncoderConfig, load_weights: bool) -> JoinedEncoder:
+    """One encoder per stretch that is filled, all of one design; seeds far apart give them other weights."""
+    filled = range(config.parts) if config.part is None else (config.part,)
+    length = int(config.dimension or 0) // config.parts
+    members = [
+        build_encoder(
+            config.model_copy(
+                update={"parts": 1, "part": None, "dimension": length, "seed": config.seed + 7919 * place}
+            ),
+            load_weights=load_weights,
+        )
+        for place in filled
+    ]
+    resolved = members[0].config
+    told = {name: getattr(resolved, name) for name in ("input", "image_size", "weights_sha256")}
+    return JoinedEncoder(config.model_copy(update=told), members).eval()
 
 
 def as_map(features: Tensor, trunk: nn.Module, width: int) -> Tensor:

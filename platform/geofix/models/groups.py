@@ -10,7 +10,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from geofix.errors import UsageError
-from geofix.models.encoder import Encoder
+from geofix.models.encoder import Encoder, JoinedEncoder
 
 ParameterGroup = dict[str, Any]
 
@@ -30,6 +30,8 @@ def freeze_trunk(encoder: Encoder) -> int:
     Raises:
         UsageError: The trunk has fewer blocks, or timm does not say what its blocks are.
     """
+    if isinstance(encoder, JoinedEncoder):
+        return sum(freeze_trunk(member) for member in _members(encoder))
     trained = _trained_names(encoder)
     for name, parameter in encoder.trunk.named_parameters():
         parameter.requires_grad_(name in trained)
@@ -76,8 +78,9 @@ def parameter_groups(
     """
     rates = {"trunk": trunk_lr, "head": head_lr}
     members: dict[tuple[str, bool], list[nn.Parameter]] = {(p, d): [] for p in rates for d in (True, False)}
-    for part, decays, parameter in _trained_parameters(encoder):
-        members[part, decays].append(parameter)
+    for one in _members(encoder):
+        for part, decays, parameter in _trained_parameters(one):
+            members[part, decays].append(parameter)
     return [
         {
             "name": part if decays else f"{part}_no_decay",
@@ -88,6 +91,13 @@ def parameter_groups(
         for (part, decays), parameters in members.items()
         if parameters
     ]
+
+
+def _members(encoder: Encoder) -> list[Encoder]:
+    """The encoders with a trunk of their own that an encoder is made of."""
+    if isinstance(encoder, JoinedEncoder):
+        return [member for member in encoder.members if isinstance(member, Encoder)]
+    return [encoder]
 
 
 def _trained_parameters(encoder: Encoder) -> Iterator[tuple[str, bool, nn.Parameter]]:

@@ -143,6 +143,11 @@ class TrainingConfig(_Section):
     """A training run."""
 
     dimension: Annotated[int, Field(ge=2)] = 256
+    separate: bool = Field(
+        False,
+        description="Prototypes and tiles are each compared with a half of the ground vector that has a "
+        "trunk of its own, so that one does not err wherever the other errs.",
+    )
     ground: EncoderSection
     aerial: EncoderSection | None = Field(None, description="None: like the ground encoder, own weights.")
     prototypes: PrototypeSection = PrototypeSection()
@@ -175,9 +180,16 @@ class TrainingConfig(_Section):
         return value
 
     @model_validator(mode="after")
-    def _has_a_term(self) -> Self:
+    def _terms_fit(self) -> Self:
         if not (self.loss.ground_prototype or self.loss.ground_aerial):
             raise ValueError("loss: ground_prototype and ground_aerial are both 0, nothing trains the ground")
+        if self.separate:
+            if not (self.loss.ground_prototype and self.loss.ground_aerial):
+                raise ValueError("separate halves need both loss.ground_prototype and loss.ground_aerial")
+            if self.loss.aerial_prototype:
+                raise ValueError("separate halves have nothing in common: loss.aerial_prototype must be 0")
+            if self.dimension % 2:
+                raise ValueError(f"dimension {self.dimension} has no halves")
         if self.loss.aerial_prototype and not self.loss.ground_prototype:
             raise ValueError("loss: aerial_prototype needs ground_prototype, which is 0")
         return self

@@ -40,13 +40,14 @@ def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: in
     chosen = chosen.take(np.flatnonzero((rows >= table.first_row) & (rows < table.stop_row)))
     encoder = state.networks["ground"]
     state.eval()
-    sums = np.zeros((table.stop_row - table.first_row, encoder.dimension), np.float32)
+    sums = np.zeros((table.stop_row - table.first_row, table.dimension), np.float32)
     read = 0
     with progress("first values of the prototypes", len(chosen), "photos") as advance:
         pictures = photo_pictures(chosen, encoder.transform, threads=threads)
         for numbers, vectors in embed_batches(encoder, pictures):
             rows = table.rows_of(s2.parent(chosen.s2_id[numbers], table.level))
-            np.add.at(sums, rows - table.first_row, vectors)
+            # The prototypes' half comes first.
+            np.add.at(sums, rows - table.first_row, vectors[:, : table.dimension])
             read += len(numbers)
             advance(len(numbers))
     if not read:

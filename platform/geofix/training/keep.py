@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from geofix.models.registry import Model, save_model
 from geofix.training.checkpoint import NAME
+from geofix.training.halves import among_all
 from geofix.training.run import Run
 from geofix.training.state import swap_average
 from geofix.training.step import autocast
@@ -24,7 +25,7 @@ def judge(run: Run) -> None:
     table = run.state.table
     rows = None if table is None else run.team.rows(table.weight, len(table))
     if run.team.leads:
-        _judge(run, None if rows is None else normalize(rows, dim=1))
+        _judge(run, None if rows is None else among_all(normalize(rows, dim=1), run.config))
     run.team.wait()
 
 

@@ -121,9 +121,12 @@ def _epochs(run: Run, stop: Stop, path: Path) -> None:
 
 
 def _start_table(run: Run) -> None:
-    """Give the prototypes their first values when the warm-up is over; it needs ground and aerial."""
+    """Give the prototypes their first values when the warm-up is over.
+
+    It warms up what ground and aerial have in common with the prototypes: nothing in separate halves.
+    """
     clock, settings = run.state.clock, run.config.prototypes
-    warm = settings.warmup_epochs if run.index is not None else 0
+    warm = settings.warmup_epochs if run.index is not None and not run.config.separate else 0
     if run.state.table is None or clock.table_started or clock.epoch < min(warm, run.config.epochs - 1):
         return
     if settings.start == "means":

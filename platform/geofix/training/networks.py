@@ -12,6 +12,7 @@ from geofix.models.config import EncoderConfig
 from geofix.models.encoder import Encoder, build_encoder
 from geofix.models.groups import freeze_trunk
 from geofix.training.config import EncoderSection, TrainingConfig
+from geofix.training.halves import PARTNERS
 
 
 def build_networks(config: TrainingConfig, *, aerial: bool) -> dict[str, Encoder]:
@@ -31,14 +32,20 @@ def build_networks(config: TrainingConfig, *, aerial: bool) -> dict[str, Encoder
     for place, (role, section) in enumerate(sections.items()):
         # Separate weights: another seed, for whatever no file supplies.
         seed = 2 * config.seed + place
-        encoder = build_encoder(encoder_config(section, config.dimension, seed=seed, role=role))
+        encoder = build_encoder(
+            encoder_config(section, config.dimension, seed=seed, role=role, separate=config.separate)
+        )
         freeze_trunk(encoder)
         networks[role] = encoder
     return networks
 
 
-def encoder_config(section: EncoderSection, dimension: int, *, seed: int, role: str) -> EncoderConfig:
+def encoder_config(
+    section: EncoderSection, dimension: int, *, seed: int, role: str, separate: bool = False
+) -> EncoderConfig:
     """The encoder that a section describes, its input transform resolved.
+
+    With `separate` the ground encoder has a trunk for each half, the aerial one fills the tiles' half alone.
 
     Raises:
         BadInputError: Values that do not go together; the message names the encoder and the field.
@@ -52,6 +59,8 @@ def encoder_config(section: EncoderSection, dimension: int, *, seed: int, role: 
         "gem_p": section.gem_p,
         "train_blocks": section.train_blocks,
         "dimension": dimension,
+        "parts": len(PARTNERS) if separate else 1,
+        "part": PARTNERS.index("tiles") if separate and role == "aerial" else None,
         "projection": "learned",
         "seed": seed,
     }

@@ -76,7 +76,7 @@ def prepare(config: TrainingConfig, snapshot_dir: Path, out: Path, device: torch
             )
         _log.warning("the snapshot has no aerial imagery: prototypes alone are trained")
         loss = config.loss.model_copy(update={"ground_aerial": 0.0, "aerial_prototype": 0.0})
-        config = config.model_copy(update={"loss": loss})
+        config = config.model_copy(update={"loss": loss, "separate": False})
     if index is not None and (odd := index.side_m[abs(index.side_m - config.tiles.side_m) > 0.5]).size:
         _log.warning(
             "tiles are trained on at another size than codes will be made from",

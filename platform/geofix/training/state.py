@@ -17,6 +17,7 @@ from geofix.models.prototypes import PrototypeTable
 from geofix.models.row_adam import RowAdam
 from geofix.training.config import OptimiserSection, TrainingConfig
 from geofix.training.distributed import Team
+from geofix.training.halves import prototype_length
 
 
 @dataclass
@@ -95,9 +96,8 @@ def new_state(
         group["highest_lr"] = group["lr"]
     table = rows = None
     if cells is not None:
-        table = PrototypeTable(cells, config.dimension, seed=config.seed, shard=(team.rank, team.size)).to(
-            device
-        )
+        length = prototype_length(config)
+        table = PrototypeTable(cells, length, seed=config.seed, shard=(team.rank, team.size)).to(device)
         rows = RowAdam(table, lr=config.optimiser.prototype_lr)
     average = None
     if config.average:

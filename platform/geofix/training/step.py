@@ -20,6 +20,7 @@ from geofix.losses.sampled import SampledNegatives
 from geofix.losses.softmax import Softmax
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team
+from geofix.training.halves import compared
 from geofix.training.samples import Batch, pair_masks
 from geofix.training.state import State
 
@@ -124,7 +125,7 @@ def _table_terms(
         return
     both = aerial is not None and config.loss.aerial_prototype > 0
     lon, lat = batch.lon, batch.lat
-    anchors = ground
+    anchors = compared(ground, "prototypes", config)
     if both and aerial is not None:
         lon = np.concatenate([lon, batch.tile_lon])
         lat = np.concatenate([lat, batch.tile_lat])
@@ -154,7 +155,8 @@ def _pair(
 ) -> Tensor:
     """Ground against aerial within the batch; a tile that shows nothing is no positive and no negative."""
     positive, negative = (mask.to(ground.device) for mask in pair_masks(batch, config.tiles.side_m))
-    losses = pair_term(ground, aerial, positive, negative, loss_of)
+    photos, tiles = (compared(vectors, "tiles", config) for vectors in (ground, aerial))
+    losses = pair_term(photos, tiles, positive, negative, loss_of)
     return _mean(losses, positive.any(dim=1) | positive.any(dim=0))
 
 

@@ -1,0 +1,167 @@
+"""Prototypes and tiles in separate halves of the ground vector: encoders, training, what is written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+from training_files import snapshot  # noqa: E402
+
+from geofix.errors import BadInputError  # noqa: E402
+from geofix.log import progress_to  # noqa: E402
+from geofix.models.config import EncoderConfig  # noqa: E402
+from geofix.models.encoder import JoinedEncoder, build_encoder  # noqa: E402
+from geofix.models.groups import freeze_trunk, parameter_groups  # noqa: E402
+from geofix.models.registry import Model, load_model, save_model  # noqa: E402
+from geofix.training.config import TrainingConfig, parse_config  # noqa: E402
+from geofix.training.loop import train  # noqa: E402
+
+torch.set_num_threads(1)
+HALVES = EncoderConfig(trunk="test_resnet", image_size=32, aggregation="avg", dimension=16, parts=2)
+TILES = HALVES.model_copy(update={"part": 1})
+RUN: dict[str, Any] = {
+    "dimension": 16,
+    "separate": True,
+    "ground": {"trunk": "test_resnet", "size": 32, "fit": "squash", "aggregation": "avg"},
+    "loss": {"aerial_prototype": 0},
+    "prototypes": {"level": 16},
+    "tiles": {"side_m": 154, "shift_m": 40},
+    "batch": {"photos": 8, "neighbourhood_km": [0.2, 1]},
+    "optimiser": {"trunk_lr": 1e-3, "head_lr": 1e-3, "prototype_lr": 1e-2},
+    "epochs": 2,
+    "workers": 0,
+    "threads": 1,
+}
+
+
+def config(**changes: Any) -> TrainingConfig:
+    return parse_config({**RUN, **changes}, "test")
+
+
+def pictures() -> torch.Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_ground_vector_has_two_halves_of_equal_length_and_the_tile_one() -> None:
+    with torch.inference_mode():
+        ground, tile = build_encoder(HALVES)(pictures()), build_encoder(TILES)(pictures())
+    assert ground.shape == tile.shape == (4, 16)
+    half = torch.full((4,), 0.5**0.5)
+    torch.testing.assert_close(ground[:, :8].norm(dim=1), half)
+    torch.testing.assert_close(ground[:, 8:].norm(dim=1), half)
+    assert not torch.allclose(ground[:, :8], ground[:, 8:]), "both halves have the same weights"
+    assert not tile[:, :8].any()
+    torch.testing.assert_close(tile[:, 8:].norm(dim=1), torch.ones(4))
+
+
+def test_what_moves_one_half_leaves_the_other() -> None:
+    encoder = build_encoder(HALVES)
+    assert isinstance(encoder, JoinedEncoder)
+    encoder(pictures())[:, :8].sum().backward()
+    first, second = (
+        [p.grad is not None and bool(p.grad.any()) for p in m.parameters()] for m in encoder.members
+    )
+    assert any(first) and not any(second)
+
+
+def test_frozen_trunks_and_groups_cover_both(tmp_path: Path) -> None:
+    encoder = build_encoder(HALVES.model_copy(update={"train_blocks": 0}))
+    assert freeze_trunk(encoder) == 0
+    encoder.train()
+    assert isinstance(encoder, JoinedEncoder)
+    assert [m.trunk.training for m in encoder.members] == [False, False]
+    free = build_encoder(HALVES)
+    assert freeze_trunk(free) > 0
+    listed = [p for group in parameter_groups(free, 0.1, 0.2, 0.0) for p in group["params"]]
+    wanted = [p for p in free.parameters() if p.requires_grad]
+    assert len(listed) == len({id(p) for p in listed}) == len(wanted)
+
+
+def test_a_model_with_halves_is_written_and_read(tmp_path: Path) -> None:
+    encoders = {"ground": build_encoder(HALVES), "aerial": build_encoder(TILES)}
+    save_model(Model("halves", dict(encoders)), tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    with torch.inference_mode():
+        for role, encoder in encoders.items():
+            assert torch.equal(encoder(pictures()), again.encoder(role)(pictures()))
+    assert again.encoder("ground").dimension == 16 and again.encoder("aerial").config.part == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dimension": 15}, {"dimension": None}, {"part": 2}, {"parts": 0}], ids=str
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="part"):
+        EncoderConfig.model_validate({**HALVES.model_dump(exclude={"input"}), **changes})
+
+
+def test_training_keeps_the_halves_apart(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    result = train(config(), made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_prototype", "ground_aerial"]
+    assert {"cellcode.200", "prototype_only.200", "aerial_only.200"} <= result["val"].keys()
+    model = load_model(tmp_path / "out" / "model")
+    rows = model.tensors["prototypes.weight"]
+    assert rows.shape[1] == 16 and not rows[:, 8:].any()
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
+    with torch.inference_mode():
+        assert not model.encoder("aerial")(pictures())[:, :8].any()
+
+
+class Stopper:
+    """A progress sink that ends the run at its third step."""
+
+    left = 3
+
+    def __call__(self, done: int, total: int | None, message: str = "", unit: str = "") -> None:
+        if unit == "steps" and done:
+            self.left -= 1
+            if self.left == 0:
+                raise RuntimeError("cancelled")
+
+
+def test_a_resumed_run_ends_with_the_same_halves(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    train(config(), made.path, tmp_path / "whole")
+    with progress_to(Stopper()), pytest.raises(RuntimeError, match="cancelled"):
+        train(config(), made.path, tmp_path / "parts")
+    train(config(), made.path, tmp_path / "parts", resume=True)
+    whole, parts = (load_model(tmp_path / run / "model") for run in ("whole", "parts"))
+    for name, value in whole.tensors.items():
+        assert torch.equal(value, parts.tensors[name]), name
+    for role, encoder in whole.encoders.items():
+        for name, value in encoder.state_dict().items():
+            assert torch.equal(value, parts.encoder(role).state_dict()[name]), (role, name)
+
+
+def test_without_imagery_the_whole_vector_is_the_prototypes(tmp_path: Path) -> None:
+    made = snapshot(tmp_path, aerial=False)
+    result = train(config(), made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_prototype"]
+    rows = load_model(tmp_path / "out" / "model").tensors["prototypes.weight"]
+    assert np.count_nonzero(rows.numpy()[:, 8:]) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"loss": {"aerial_prototype": 1}}, "aerial_prototype must be 0"),
+        ({"loss": {"aerial_prototype": 0, "ground_aerial": 0}}, "need both"),
+        ({"dimension": 15}, "has no halves"),
+    ],
+)
+def test_what_does_not_go_with_separate_halves_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInputError, match=named):
+        config(**changes)
+
+
+def test_models_from_before_have_one_part() -> None:
+    told = json.loads(HALVES.model_dump_json(exclude={"parts", "part"}))
+    assert EncoderConfig.model_validate(told).parts == 1
