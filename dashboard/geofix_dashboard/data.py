@@ -1,11 +1,14 @@
-"""What pages read: query functions as the reader role, cached by their arguments for a minute.
+"""What pages read: query functions as the reader role, cached by their arguments until something is written.
 
-A cached frame is shared by all users and keyed by arguments alone, so nothing here depends on who asks. The
-connection pool is the one of `geofix.database.engine` for this process.
+The server is asked once a minute whether anything was. A cached frame is shared by all users and keyed by
+that answer and the arguments alone, so nothing here depends on who asks. The connection pool is the one of
+`geofix.database.engine` for this process.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,37 @@ from geofix.database.queries.workers import list_workers
 from geofix.errors import GeofixError
 
 TTL_S = 60
+KEEP_S = 3600
 _OUTLINES_AROUND = 2.0  # outlines are fetched this many map widths beyond the map
 
 
-def cached(function: Any) -> Any:
-    """Streamlit's data cache with this page's lifetime."""
-    return st.cache_data(ttl=TTL_S, max_entries=200, show_spinner=False)(function)
+@st.cache_data(ttl=TTL_S, show_spinner=False)
+def state() -> str:
+    """What the database holds, jobs apart, as a text that changes with it; looked at once a minute."""
+    with connect("reader") as conn:
+        return dashboard.state(conn)
+
+
+def kept(most: int, spinner: str | bool = False) -> Callable[[Any], Any]:
+    """Streamlit's data cache for so many answers, each as long as nothing but jobs is written."""
+
+    def decorate(function: Any) -> Any:
+        def asked(held: str, *args: Any) -> Any:  # Streamlit leaves names with an underscore out of the key
+            return function(*args)
+
+        asked.__module__, asked.__qualname__ = function.__module__, function.__qualname__
+        cache = st.cache_data(ttl=KEEP_S, max_entries=most, show_spinner=spinner)(asked)
+
+        @functools.wraps(function)
+        def answered(*args: Any) -> Any:
+            return cache(state(), *args)
+
+        return answered
+
+    return decorate
+
+
+cached = kept(200)
 
 
 def forget() -> None:
@@ -40,7 +68,7 @@ def counts() -> dict[str, int]:
         return dashboard.counts(conn)
 
 
-@st.cache_data(ttl=TTL_S, max_entries=200, show_spinner="Counting …")
+@kept(200, "Counting …")
 def table(name: str, *args: Any) -> pd.DataFrame:
     """A table of `queries.dashboard` by the name of its function."""
     functions = {
@@ -49,7 +77,6 @@ def table(name: str, *args: Any) -> pd.DataFrame:
             dashboard.datasets,
             dashboard.models,
             dashboard.code_sets,
-            dashboard.job_states,
             dashboard.region_levels,
             dashboard.regions,
             dashboard.coverage,
@@ -62,6 +89,13 @@ def table(name: str, *args: Any) -> pd.DataFrame:
     }
     with connect("reader") as conn:
         return functions[name](conn, *args)
+
+
+@st.cache_data(ttl=TTL_S, show_spinner=False)
+def job_states() -> pd.DataFrame:
+    """Jobs counted by state."""
+    with connect("reader") as conn:
+        return dashboard.job_states(conn)
 
 
 @cached
@@ -82,7 +116,7 @@ def outlines(level: str, bounds: Bounds) -> pd.DataFrame:
         return dashboard.outlines(conn, level, box)
 
 
-@cached
+@st.cache_data(ttl=TTL_S, show_spinner=False)
 def workers() -> list[dict[str, Any]]:
     """Worker processes by their heartbeat."""
     with connect("reader") as conn:
@@ -210,7 +244,7 @@ def by_bin(
         return dashboard_accuracy.by_bin(conn, name, threshold_m, focus, by=by, edges=edges)
 
 
-@st.cache_data(ttl=TTL_S, max_entries=50, show_spinner="Comparing photo by photo …")
+@kept(50, "Comparing photo by photo …")
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
     """Two evaluations on their common photos, as `geofix evaluate compare` prints it."""
     from geofix.evaluation.service import compare_evaluations

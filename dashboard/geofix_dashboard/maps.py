@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import pydeck as pdk
 import streamlit as st
+from pydeck.bindings.json_tools import default_serialize
 
 from geofix.spatial.distance import great_circle_m
 from geofix_dashboard import data
@@ -82,6 +83,14 @@ def around(rows: pd.DataFrame, code: str, metres: float) -> pd.DataFrame:
     return rows[away <= metres]
 
 
+class _Deck(pdk.Deck):  # type: ignore[misc]
+    """A deck written as short JSON by the encoder in C; pydeck's own indents it, in Python alone."""
+
+    def to_json(self) -> str:
+        """The deck as deck.gl reads it."""
+        return json.dumps(self, default=default_serialize, separators=(",", ":"))
+
+
 def draw(
     key: str,
     layers: Sequence[pdk.Layer],
@@ -113,7 +122,7 @@ def draw(
         below += _outlines(outline_level, bounds, ground=False)
     if trace:
         below += _trace(bounds)
-    deck = pdk.Deck(
+    deck = _Deck(
         layers=[*below, *layers, *_scale_bar(view, height)],
         initial_view_state=view,
         # No provider, and pydeck's own default for the style: with None Streamlit would ask for a basemap.

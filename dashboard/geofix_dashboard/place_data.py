@@ -52,10 +52,10 @@ def job(job_id: str) -> JobRow | None:
 
 
 @st.cache_data(ttl=600, max_entries=64, show_spinner=False)
-def aerial_tiles(token: str) -> list[dict[str, Any]]:
+def aerial_tiles(token: str, most: int = 3) -> list[dict[str, Any]]:
     """Newest aerial tiles of a cell: date, credit, and picture (h, w, 3) or the reason why there is none."""
     with connect("reader") as conn:
-        rows = dashboard_localize.cell_tiles(conn, token)
+        rows = dashboard_localize.cell_tiles(conn, token, limit=most)
     return [
         {
             "token": str(s2.token(np.array([row["s2_id"]], np.int64))[0]),

@@ -134,6 +134,16 @@ def key_of(items: Sequence[tuple[str, str]], note: str = "") -> None:
     st.html(f'<div class="gx-legend">{dots} <span class="gx-note">{html.escape(note)}</span></div>')
 
 
+def grey_where_few(shown: pd.DataFrame) -> Any:
+    """The table with its rows of fewer than 30 photos (column n) in grey; all styles at once, not by row."""
+    few = (shown["n"] < SMALL_N).to_numpy()
+    if not few.any():
+        return shown
+    style = pd.DataFrame("", index=shown.index, columns=shown.columns)
+    style[few] = f"color: {GREY_TEXT}"
+    return shown.style.apply(lambda _: style, axis=None)
+
+
 def table_height(rows: int, most: int = 520) -> int | Literal["auto"]:
     """Height of a table: as its rows up to ten, then in pixels up to a limit."""
     return "auto" if rows <= 10 else min(most, 33 * (rows + 1) + 3)

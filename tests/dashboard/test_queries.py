@@ -26,7 +26,7 @@ def test_counts_and_data_sets(filled):
     with connect("reader") as conn:
         counts = dashboard.counts(conn)
         rows = dashboard.datasets(conn).set_index("name")
-    assert (counts["photos"], counts["photos_with_pixels"], counts["sequences"]) == (TOTAL, 3, 12)
+    assert (counts["photos"], counts["sequences"]) == (TOTAL, 12)
     assert (counts["regions"], counts["evaluations"], counts["rejects"]) == (3, 2, 2)
     assert rows.loc["walks", "licence"] == "CC BY 4.0" and rows.loc["walks", "rejects"] == 2
     assert rows.loc["ortho", "aerial_tiles"] == counts["aerial_tiles"] > 0

@@ -3,7 +3,6 @@ SET LOCAL jit = off
 
 -- COUNTS
 SELECT (SELECT count(*) FROM geofix.photo_record) AS photos,
-       (SELECT count(*) FROM geofix.photo_record WHERE uri IS NOT NULL) AS photos_with_pixels,
        (SELECT count(*) FROM geofix.sequence) AS sequences,
        (SELECT count(*) FROM geofix.dataset) AS datasets,
        (SELECT count(*) FROM geofix.region) AS regions,
@@ -38,12 +37,27 @@ SELECT c.name, m.name AS model, c.recipe, c.level, c.state, c.stale_reason, c.ce
        c.kappa, c.bytes, c.created_at
 FROM geofix.code_set c JOIN geofix.model m USING (model_id) ORDER BY c.created_at
 
+-- STATE
+SELECT CASE current_setting('track_counts')
+       WHEN 'on' THEN md5(string_agg(concat_ws(' ', relid, n_tup_ins, n_tup_upd, n_tup_del, pg_relation_filenode(relid)), ','
+                                     ORDER BY relid))
+       ELSE clock_timestamp()::text END
+FROM pg_stat_user_tables
+WHERE schemaname IN ('geofix', 'geofix_leaf') AND relname NOT IN ('job', 'job_event', 'worker', 'audit', 'query', 'stage_run')
+
 -- JOBS
 SELECT state, count(*) AS jobs, max(submitted_at) AS newest FROM geofix.job GROUP BY 1 ORDER BY 1
 
 -- PHOTO_BOUNDS
-SELECT public.ST_XMin(b), public.ST_YMin(b), public.ST_XMax(b), public.ST_YMax(b)
-FROM (SELECT public.ST_Extent(geom) AS b FROM geofix.photo_record) AS e WHERE b IS NOT NULL
+SELECT public.ST_X(w.geom), public.ST_Y(s.geom), public.ST_X(e.geom), public.ST_Y(n.geom)
+FROM (SELECT geom FROM geofix.photo_record
+      ORDER BY geom OPERATOR(public.<->) 'SRID=4326;LINESTRING(-180 -90,-180 90)'::public.geometry LIMIT 1) AS w,
+     (SELECT geom FROM geofix.photo_record
+      ORDER BY geom OPERATOR(public.<->) 'SRID=4326;LINESTRING(-180 -90,180 -90)'::public.geometry LIMIT 1) AS s,
+     (SELECT geom FROM geofix.photo_record
+      ORDER BY geom OPERATOR(public.<->) 'SRID=4326;LINESTRING(180 -90,180 90)'::public.geometry LIMIT 1) AS e,
+     (SELECT geom FROM geofix.photo_record
+      ORDER BY geom OPERATOR(public.<->) 'SRID=4326;LINESTRING(-180 90,180 90)'::public.geometry LIMIT 1) AS n
 
 -- OUTLINES
 SELECT code, name, public.ST_AsGeoJSON(cut, 5) AS shape
@@ -58,19 +72,57 @@ SELECT level, count(*) AS regions, count(repaired) AS repaired, sum(area_km2) AS
 GROUP BY level ORDER BY sum(area_km2) / count(*) DESC, level
 
 -- REGIONS
-SELECT r.level, r.code, r.name, d.name AS dataset, coalesce(p.n, 0) AS photos, r.area_km2, r.repaired
+SELECT r.level, r.code, r.name, d.name AS dataset, p.n AS photos, r.area_km2, r.repaired
 FROM geofix.region r JOIN geofix.dataset d USING (dataset_id)
-LEFT JOIN (SELECT region_id, count(*) AS n FROM geofix.photo_region GROUP BY 1) p USING (region_id)
+CROSS JOIN LATERAL (SELECT count(*) AS n FROM geofix.photo_region pr WHERE pr.region_id = r.region_id) AS p
 WHERE r.level = %(level)s ORDER BY photos DESC, r.name LIMIT %(limit)s
 
 -- TRACE
-SELECT public.ST_X(geom) AS lon, public.ST_Y(geom) AS lat FROM (
-  SELECT DISTINCT ON (geofix.s2_parent(s2_id, %(level)s)) geom FROM geofix.photo_record
-  WHERE geom OPERATOR(public.&&) public.ST_MakeEnvelope(%(west)s, %(south)s, %(east)s, %(north)s, 4326)
-  ORDER BY geofix.s2_parent(s2_id, %(level)s)) AS p
+WITH RECURSIVE walk AS (
+  SELECT f.s2_id, f.geom, r.hi
+  FROM unnest(%(lo)s::bigint[], %(hi)s::bigint[]) AS r (lo, hi)
+  CROSS JOIN LATERAL (SELECT p.s2_id, p.geom FROM geofix.photo_record p
+                      WHERE p.s2_id BETWEEN r.lo AND r.hi ORDER BY p.s2_id LIMIT 1) AS f
+  UNION ALL
+  SELECT f.s2_id, f.geom, w.hi
+  FROM walk w
+  CROSS JOIN LATERAL (SELECT p.s2_id, p.geom FROM geofix.photo_record p
+                      WHERE p.s2_id > (w.s2_id | (2 * %(bit)s::bigint - 1)) AND p.s2_id <= w.hi
+                      ORDER BY p.s2_id LIMIT 1) AS f
+)
+SELECT public.ST_X(geom) AS lon, public.ST_Y(geom) AS lat FROM walk
+WHERE geom OPERATOR(public.&&) public.ST_MakeEnvelope(%(west)s, %(south)s, %(east)s, %(north)s, 4326)
 LIMIT %(limit)s
 
 -- COVERAGE
+WITH photo AS (
+  SELECT (p.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, count(*) AS photos, min(p.captured_at) AS first_captured_at, max(p.captured_at) AS last_captured_at FROM geofix.photo_record p GROUP BY 1
+), aerial AS (
+  SELECT (t.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial FROM geofix.aerial_tile t WHERE t.level >= %(level)s GROUP BY 1
+), code AS (
+  SELECT (c.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, bool_or(c.has_prototype) AS has_prototype, bool_or(c.has_aerial) AS has_aerial
+  FROM geofix.code_set s JOIN geofix.cell_code c ON c.code_set_id = s.code_set_id WHERE s.state IN ('ready', 'stale') AND s.level >= %(level)s GROUP BY 1
+),
+cell AS (
+  SELECT s2_id, coalesce(p.photos, 0) AS photos, coalesce(a.aerial_tiles, 0) AS aerial_tiles, p.first_captured_at,
+         p.last_captured_at, a.last_aerial, coalesce(c.has_prototype, false) AS has_prototype,
+         coalesce(c.has_aerial, false) AS has_aerial
+  FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
+), inside AS (
+  SELECT * FROM cell
+), total AS (
+  SELECT count(*) AS cells, sum(photos)::bigint AS all_photos, sum(aerial_tiles)::bigint AS all_tiles,
+         count(*) FILTER (WHERE photos > 0) AS photo_cells, count(*) FILTER (WHERE aerial_tiles > 0) AS tile_cells,
+         count(*) FILTER (WHERE has_prototype OR has_aerial) AS code_cells
+  FROM inside
+), fullest AS (
+  SELECT * FROM inside ORDER BY photos DESC, aerial_tiles DESC, s2_id LIMIT %(limit)s
+)
+SELECT geofix.s2_token(s2_id) AS cell, photos, aerial_tiles, first_captured_at, last_captured_at, last_aerial,
+       has_prototype, has_aerial, total.*, s2_id
+FROM fullest CROSS JOIN total ORDER BY photos DESC, aerial_tiles DESC, s2_id
+
+-- REGION_COVERAGE
 WITH scope AS MATERIALIZED (
   SELECT lower(w)::bigint AS lo, upper(w)::bigint AS hi
   FROM (SELECT range_agg(numrange(geofix.s2_range_min(geofix.s2_parent(c.lo, %(level)s)),
@@ -78,31 +130,26 @@ WITH scope AS MATERIALIZED (
         FROM geofix.region r CROSS JOIN LATERAL geofix.s2_covering(r.geom, 64) AS c
         WHERE r.level = %(region_level)s AND r.code = %(region_code)s) AS m
   CROSS JOIN LATERAL unnest(m.merged) AS w
-  UNION ALL SELECT -9223372036854775808, 9223372036854775807 WHERE %(region_code)s::text IS NULL
 ), photo AS (
-  SELECT geofix.s2_parent(p.s2_id, %(level)s) AS s2_id, count(*) AS photos, min(p.captured_at) AS first_captured_at,
-         max(p.captured_at) AS last_captured_at
+  SELECT (p.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, count(*) AS photos, min(p.captured_at) AS first_captured_at, max(p.captured_at) AS last_captured_at
   FROM scope JOIN geofix.photo_record p ON p.s2_id BETWEEN scope.lo AND scope.hi GROUP BY 1
 ), aerial AS (
-  SELECT geofix.s2_parent(t.s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial
+  SELECT (t.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial
   FROM scope JOIN geofix.aerial_tile t ON t.s2_id BETWEEN scope.lo AND scope.hi WHERE t.level >= %(level)s GROUP BY 1
 ), code AS (
-  SELECT geofix.s2_parent(c.s2_id, %(level)s) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
-         bool_or(c.has_aerial) AS has_aerial
-  FROM scope
-  CROSS JOIN geofix.code_set s
+  SELECT (c.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, bool_or(c.has_prototype) AS has_prototype, bool_or(c.has_aerial) AS has_aerial
+  FROM scope CROSS JOIN geofix.code_set s
   JOIN geofix.cell_code c ON c.code_set_id = s.code_set_id AND c.s2_id BETWEEN scope.lo AND scope.hi
   WHERE s.state IN ('ready', 'stale') AND s.level >= %(level)s GROUP BY 1
-), cell AS (
+),
+cell AS (
   SELECT s2_id, coalesce(p.photos, 0) AS photos, coalesce(a.aerial_tiles, 0) AS aerial_tiles, p.first_captured_at,
          p.last_captured_at, a.last_aerial, coalesce(c.has_prototype, false) AS has_prototype,
          coalesce(c.has_aerial, false) AS has_aerial
   FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
 ), inside AS (
-  SELECT cell.* FROM cell WHERE %(region_code)s::text IS NULL
-  UNION ALL
   SELECT cell.* FROM cell CROSS JOIN LATERAL (SELECT geofix.s2_center(cell.s2_id) AS at OFFSET 0) AS centre
-  WHERE %(region_code)s::text IS NOT NULL AND EXISTS (
+  WHERE EXISTS (
     SELECT FROM geofix.region_part g JOIN geofix.region r USING (region_id)
     WHERE r.level = %(region_level)s AND r.code = %(region_code)s
       AND g.geom OPERATOR(public.&&) centre.at AND public.ST_Covers(g.geom, centre.at))

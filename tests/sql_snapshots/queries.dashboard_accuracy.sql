@@ -15,7 +15,7 @@ FROM (SELECT public.ST_Extent(p.geom) AS b FROM geofix.evaluation_photo ep JOIN 
 -- OVERALL
 WITH
 hit AS (
-  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
@@ -31,7 +31,7 @@ CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
 -- BY_REGION
 WITH
 hit AS (
-  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
@@ -52,7 +52,7 @@ ORDER BY c.n DESC, 1 LIMIT %(limit)s
 -- BY_CELL
 WITH
 hit AS (
-  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
@@ -100,16 +100,24 @@ asked AS (
     AND (%(region_code)s::text IS NULL OR EXISTS (
       SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
       WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
-), best AS (
-  SELECT a.photo_id, a.comparison, a.gps_accuracy_m, ks.k, min(r.error_m) AS error_m
-  FROM asked a CROSS JOIN unnest(%(ks)s::integer[]) AS ks(k)
-  LEFT JOIN geofix.prediction r ON r.evaluation_id = a.evaluation_id AND r.photo_id = a.photo_id AND r.rank <= ks.k
-  GROUP BY 1, 2, 3, 4
+), ranked AS (
+  SELECT a.photo_id, a.comparison, a.gps_accuracy_m, r.rank, r.error_m,
+         min(r.error_m) OVER (PARTITION BY r.photo_id ORDER BY r.rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before_m
+  FROM asked a JOIN geofix.prediction r ON r.evaluation_id = a.evaluation_id AND r.photo_id = a.photo_id
+), found AS (
+  SELECT b.rank, rs.radius_m, count(*) AS photos
+  FROM ranked b CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
+  WHERE (b.before_m IS NULL OR b.error_m < b.before_m) AND coalesce(b.gps_accuracy_m, 0) <= rs.radius_m
+    AND CASE b.comparison WHEN '<' THEN b.error_m < rs.radius_m AND coalesce(b.before_m >= rs.radius_m, true)
+        ELSE b.error_m <= rs.radius_m AND coalesce(b.before_m > rs.radius_m, true) END
+  GROUP BY 1, 2
+), total AS (
+  SELECT rs.radius_m, count(*) AS n FROM asked a CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
+  WHERE coalesce(a.gps_accuracy_m, 0) <= rs.radius_m GROUP BY 1
 ), counted AS (
-  SELECT b.k, rs.radius_m, count(*) AS n,
-         count(*) FILTER (WHERE CASE b.comparison WHEN '<' THEN b.error_m < rs.radius_m ELSE b.error_m <= rs.radius_m END) AS hits
-  FROM best b CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
-  WHERE coalesce(b.gps_accuracy_m, 0) <= rs.radius_m GROUP BY 1, 2
+  SELECT ks.k, t.radius_m, t.n, coalesce(sum(f.photos), 0)::bigint AS hits
+  FROM total t CROSS JOIN unnest(%(ks)s::integer[]) AS ks(k)
+  LEFT JOIN found f ON f.radius_m = t.radius_m AND f.rank <= ks.k GROUP BY 1, 2, 3
 )
 SELECT c.k, c.radius_m, c.n, c.hits, 100::float8 * c.hits / c.n AS recall, w.low, w.high
 FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY 1, 2
@@ -175,7 +183,7 @@ WHERE r.evaluation_id = geofix.evaluation_id(%(name)s) AND r.photo_id = %(photo_
 -- BY_BIN
 WITH
 hit AS (
-  SELECT h.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS h JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.* FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
@@ -204,10 +212,9 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
 -- COMPARE_CELLS
 WITH
 pair AS (
-  SELECT photo_id, p.s2_id, a.hit AS hit_a, b.hit AS hit_b
-  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS a
-  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b USING (photo_id)
-  JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.photo_id, p.s2_id, p.hit AS hit_a, b.hit AS hit_b
+  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
+  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b ON b.photo_id = p.photo_id
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
@@ -229,10 +236,9 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
 -- COMPARE_REGIONS
 WITH
 pair AS (
-  SELECT photo_id, p.s2_id, a.hit AS hit_a, b.hit AS hit_b
-  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS a
-  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b USING (photo_id)
-  JOIN geofix.photo_record p USING (photo_id)
+  SELECT p.photo_id, p.s2_id, p.hit AS hit_a, b.hit AS hit_b
+  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
+  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b ON b.photo_id = p.photo_id
   WHERE
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (

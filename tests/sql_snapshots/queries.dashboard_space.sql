@@ -17,8 +17,20 @@ WHERE code_set_id = {key} GROUP BY 1 ORDER BY 1
 SELECT (s2_id & -{bit}::bigint) | {bit}::bigint, avg(embedding)::public.halfvec({dimension}) FROM geofix.prototype
 WHERE model_id = {key} GROUP BY 1 ORDER BY 1
 
--- CODE_CELLS
-SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {key}
+-- _STEPS
+SELECT steps, count(*) FROM (
+  SELECT CASE WHEN differs < 0 THEN 31 ELSE width_bucket(differs, %(bits)s::bigint[]) END AS steps
+  FROM (SELECT s2_id # lag(s2_id) OVER (ORDER BY s2_id) AS differs FROM {of}) AS pair WHERE differs IS NOT NULL) AS step
+GROUP BY 1
 
--- PROTOTYPE_CELLS
-SELECT s2_id FROM geofix.prototype WHERE model_id = {key}
+-- CODE_STEPS
+SELECT steps, count(*) FROM (
+  SELECT CASE WHEN differs < 0 THEN 31 ELSE width_bucket(differs, %(bits)s::bigint[]) END AS steps
+  FROM (SELECT s2_id # lag(s2_id) OVER (ORDER BY s2_id) AS differs FROM geofix.cell_code WHERE code_set_id = %(key)s) AS pair WHERE differs IS NOT NULL) AS step
+GROUP BY 1
+
+-- PROTOTYPE_STEPS
+SELECT steps, count(*) FROM (
+  SELECT CASE WHEN differs < 0 THEN 31 ELSE width_bucket(differs, %(bits)s::bigint[]) END AS steps
+  FROM (SELECT s2_id # lag(s2_id) OVER (ORDER BY s2_id) AS differs FROM geofix.prototype WHERE model_id = %(key)s) AS pair WHERE differs IS NOT NULL) AS step
+GROUP BY 1

@@ -126,12 +126,9 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
     shown = rows[["place", "n", "gains", "losses", "accuracy_a", "accuracy_b", "difference"]].assign(
         interval=[f"{low:+.0f} to {high:+.0f}" for low, high in zip(rows["low"], rows["high"], strict=True)]
     )
-    grey = shown.style.apply(
-        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
-    )
     number = st.column_config.NumberColumn
     st.dataframe(
-        grey,
+        theme.grey_where_few(shown),
         hide_index=True,
         width="stretch",
         height=theme.table_height(len(shown), maps.HEIGHT),

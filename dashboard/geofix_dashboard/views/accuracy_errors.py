@@ -13,8 +13,9 @@ from geofix_dashboard import charts, data, maps, theme
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
 
-KS = (1, 5, 10, 100)
+KS = (1, 5, 10, 100)  # of the table; of the curves:
 CURVE_KS = (1, 2, 5, 10, 20, 50, 100)
+CURVE_RADII_M = (50.0, 100.0, 200.0, 1000.0)
 DISTANCES_M = (25.0, 100.0, 500.0)
 PHOTOS = (1.0, 5.0, 20.0)
 
@@ -37,12 +38,23 @@ def render(choice: Choice) -> None:
     _lines(choice)
 
 
-def _recall(choice: Choice) -> None:
+def _radii(choice: Choice) -> list[float]:
+    """Distances of the table: those of the protocol and the chosen one."""
     protocol = choice.row["metrics"].get("protocol") or {}
-    radii = tuple(
-        sorted({float(r) for r in protocol.get("radii_m") or (50, 100, 200, 1000)} | {choice.threshold_m})
-    )
-    rows = data.recall(choice.name, choice.created, KS, radii, choice.focus)
+    return sorted({float(r) for r in protocol.get("radii_m") or CURVE_RADII_M} | {choice.threshold_m})
+
+
+def _recalled(choice: Choice) -> pd.DataFrame:
+    """Recall at every K and distance of this page, in one query."""
+    radii = tuple(sorted({*_radii(choice), *CURVE_RADII_M}))
+    rows: pd.DataFrame = data.recall(choice.name, choice.created, CURVE_KS, radii, choice.focus)
+    return rows
+
+
+def _recall(choice: Choice) -> None:
+    radii = _radii(choice)
+    rows = _recalled(choice)
+    rows = rows[rows["k"].isin(KS) & rows["radius_m"].isin(radii)]
     counts = {int(n) for n in rows["n"]}
     told = f", n = {counts.pop():,}" if len(counts) == 1 else ""
     theme.section(
@@ -50,7 +62,7 @@ def _recall(choice: Choice) -> None:
     )
     table = pd.DataFrame(index=[f"first {k}" if k > 1 else "first" for k in KS])
     for radius in radii:
-        part = rows[rows["radius_m"] == radius]
+        part: Any = rows[rows["radius_m"] == radius]
         n = int(part["n"].max()) if len(part) else 0
         cells = {
             f"first {row.k}" if row.k > 1 else "first": f"{row.recall:.1f} ({row.low:.0f}–{row.high:.0f})"
@@ -75,8 +87,8 @@ def _splits(choice: Choice) -> None:
         theme.section("Seen and unseen", f"Same localizer on other splits, within {near}")
         _other_splits(choice)
     theme.section("Recall by number of answers", "Percent with one of the first K answers within a distance")
-    radii = tuple(sorted({50.0, 100.0, 200.0, 1000.0, choice.threshold_m}))
-    rows = data.recall(choice.name, choice.created, CURVE_KS, radii, choice.focus)
+    rows = _recalled(choice)
+    rows = rows[rows["radius_m"].isin({*CURVE_RADII_M, choice.threshold_m})]
     charts.recall_curves(rows.assign(within=[theme.radius(radius) for radius in rows["radius_m"]]))
 
 

@@ -97,12 +97,9 @@ def _table(rows: pd.DataFrame, choice: Choice) -> None:
     shown = rows[["place", "n", "accuracy", "low", "high"]].assign(
         median=rows["median_m"] / (1000 if far else 1)
     )
-    grey = shown.style.apply(
-        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
-    )
     number = st.column_config.NumberColumn
     st.dataframe(
-        grey,
+        theme.grey_where_few(shown),
         key=f"{TABLE}-{choice.place or 'all'}",
         hide_index=True,
         width="stretch",

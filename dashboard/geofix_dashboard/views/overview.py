@@ -71,7 +71,7 @@ def _map() -> None:
 def _services() -> None:
     theme.section("Services")
     rows = [(row["service"], row["state"], row["detail"]) for row in data.services()]
-    jobs = data.table("job_states")
+    jobs = data.job_states()
     told = ", ".join(f"{row.jobs:,} {row.state}" for row in jobs.itertuples())
     rows.append(("Jobs", "none" if jobs.empty else f"{int(jobs['jobs'].sum()):,}", told or "none submitted"))
     theme.facts(rows)
@@ -104,12 +104,9 @@ def _evaluations() -> None:
             "Stored": rows["created_at"].map(theme.day),
         }
     ).iloc[::-1]
-    grey = shown.style.apply(
-        lambda row: [f"color: {theme.GREY_TEXT}" if row["n"] < theme.SMALL_N else ""] * len(row), axis=1
-    )
     number = st.column_config.NumberColumn
     st.dataframe(
-        grey,
+        theme.grey_where_few(shown),
         hide_index=True,
         width="stretch",
         height=theme.table_height(len(shown), 400),

@@ -43,9 +43,7 @@ def render() -> None:
         )
         return
     kind, name, level, cells = _choose(rows)
-    ids, vectors, shown_level = vectors_of(kind, name, level, cells)
-    lon, lat = s2.center(ids)
-    frame = with_cell_shapes(pd.DataFrame({"s2_id": ids, "code": s2.token(ids), "lon": lon, "lat": lat}))
+    frame, vectors, shown_level = vectors_of(kind, name, level, cells)
     cell = _cell(frame)
     first, second = st.columns([3, 2], gap="large")
     with first:
@@ -68,15 +66,18 @@ def spaces() -> pd.DataFrame:
         return dashboard_space.spaces(conn)
 
 
-@st.cache_data(ttl=600, max_entries=8, show_spinner="Reading vectors …")
-def vectors_of(kind: str, name: str, level: int, cells: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Cells (n,), their mean vectors (n, D), and the level at which at most 5,000 of them are left."""
+@data.kept(8, "Reading vectors …")
+def vectors_of(kind: str, name: str, level: int, cells: int) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """Cells (code, lon, lat, shape), their mean vectors (n, D), and the level: at most 5,000 of them."""
     read = dashboard_space.code_means if kind == "codes" else dashboard_space.prototype_means
     with connect("reader") as conn:
         shown = level
         if cells > maps.MAX_FEATURES:
             shown = dashboard_space.level_below(conn, kind, name, level, maps.MAX_FEATURES)
-        return (*read(conn, name, shown), shown)
+        ids, vectors = read(conn, name, shown)
+    lon, lat = s2.center(ids)
+    cells_shown = pd.DataFrame({"s2_id": ids, "code": s2.token(ids), "lon": lon, "lat": lat})
+    return with_cell_shapes(cells_shown), vectors, shown
 
 
 @st.cache_data(ttl=600, max_entries=8, show_spinner=False)
@@ -245,7 +246,7 @@ def _pictures(frame: pd.DataFrame, vectors: np.ndarray, cell: str) -> None:
         (cell, "this cell"),
         *((str(row.code), f"cosine {row.cosine:.3f}") for row in rows.itertuples()),
     ]
-    tiles = [place_data.aerial_tiles(code) for code, _ in titles]
+    tiles = [place_data.aerial_tiles(code, 1) for code, _ in titles]
     if not any(tiles):
         theme.empty(
             "No aerial tile shows these cells.",

@@ -9,12 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from psycopg import sql
 
-from geofix.database.bulk import read_columns, read_vectors
+from geofix.database.bulk import read_vectors
 from geofix.database.engine import Connection
 from geofix.database.queries.codes import find_ready
 from geofix.database.queries.dashboard import frame
 from geofix.database.queries.models import find_model
-from geofix.spatial import s2
 
 # Both kinds of vectors that can be looked at, with the cells they have and the level these are of.
 SPACES = """
@@ -39,8 +38,16 @@ PROTOTYPE_MEANS = """
 SELECT (s2_id & -{bit}::bigint) | {bit}::bigint, avg(embedding)::public.halfvec({dimension}) FROM geofix.prototype
 WHERE model_id = {key} GROUP BY 1 ORDER BY 1
 """
-CODE_CELLS = "SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {key}"
-PROTOTYPE_CELLS = "SELECT s2_id FROM geofix.prototype WHERE model_id = {key}"
+# In the order of the index, how many levels of the 31 tell a cell from the one before it: at each of them it begins a
+# parent. Two ids have the same parent at level L when no bit from 2 (30 - L) + 1 upwards differs.
+_STEPS = """
+SELECT steps, count(*) FROM (
+  SELECT CASE WHEN differs < 0 THEN 31 ELSE width_bucket(differs, %(bits)s::bigint[]) END AS steps
+  FROM (SELECT s2_id # lag(s2_id) OVER (ORDER BY s2_id) AS differs FROM {of}) AS pair WHERE differs IS NOT NULL) AS step
+GROUP BY 1
+"""
+CODE_STEPS = _STEPS.replace("{of}", "geofix.cell_code WHERE code_set_id = %(key)s")
+PROTOTYPE_STEPS = _STEPS.replace("{of}", "geofix.prototype WHERE model_id = %(key)s")
 
 
 def spaces(conn: Connection) -> pd.DataFrame:
@@ -51,7 +58,7 @@ def spaces(conn: Connection) -> pd.DataFrame:
 def level_below(conn: Connection, kind: str, name: str, level: int, most: int) -> int:
     """The finest level, at most `level`, at which the cells of codes or prototypes have at most so many parents.
 
-    Their ids alone are read, which takes a tenth of the time of one mean over all of them.
+    Their ids alone are read, by the server.
 
     Args:
         conn: Open connection.
@@ -63,16 +70,12 @@ def level_below(conn: Connection, kind: str, name: str, level: int, most: int) -
     Raises:
         NotFoundError: There is none of this name.
     """
-    if kind == "codes":
-        query = sql.SQL(CODE_CELLS).format(key=sql.Literal(find_ready(conn, name).code_set_id))
-    else:
-        query = sql.SQL(PROTOTYPE_CELLS).format(key=sql.Literal(find_model(conn, name).model_id))
-    ids = np.sort(read_columns(conn, query, {"s2_id": "i8"})["s2_id"])
-    while level > 0 and len(ids) > most:
-        parents = s2.parent(ids, level)
-        ids = parents[np.concatenate([[True], parents[1:] != parents[:-1]])]
-        if len(ids) > most:
-            level -= 1
+    codes = kind == "codes"
+    key = find_ready(conn, name).code_set_id if codes else find_model(conn, name).model_id
+    bits = [1 << (2 * (30 - at) + 1) for at in range(30, -1, -1)]
+    rows = conn.execute(CODE_STEPS if codes else PROTOTYPE_STEPS, {"key": key, "bits": bits}).fetchall()
+    while level > 0 and 1 + sum(count for steps, count in rows if steps > 30 - level) > most:
+        level -= 1
     return level
 
 
