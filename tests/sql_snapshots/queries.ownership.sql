@@ -122,6 +122,21 @@ UPDATE geofix.evaluation e SET
   metrics = e.metrics || jsonb_build_object('stale', format('%s photos were deleted since', a.photos))
 FROM asked a WHERE a.evaluation_id = e.evaluation_id RETURNING e.name
 
+-- FLAG_PARTITIONS
+WITH concerned AS (
+  SELECT p.partition_id, count(*) AS photos
+  FROM geofix.partition p JOIN geofix.snapshot_photo sp ON sp.snapshot_id = p.snapshot_id AND sp.split = 'train'
+  JOIN pg_temp.doomed_photo d ON d.photo_id = sp.photo_id GROUP BY 1
+  UNION ALL
+  SELECT p.partition_id, count(*)
+  FROM geofix.partition p JOIN geofix.photo_record r
+    ON r.dataset_id = ANY (p.dataset_ids) AND r.ingested_at <= p.created_at
+  JOIN pg_temp.doomed_photo d ON d.photo_id = r.photo_id
+  WHERE p.snapshot_id IS NULL GROUP BY 1
+)
+UPDATE geofix.partition p SET stale_reason = format('%s photos that it was made from were deleted', c.photos)
+FROM concerned c WHERE c.partition_id = p.partition_id RETURNING p.name
+
 -- DELETE_DERIVED['photo_embeddings']
 DELETE FROM geofix.photo_embedding e USING pg_temp.doomed_photo d WHERE e.photo_id = d.photo_id
 

@@ -92,6 +92,7 @@ def _delete(remove: Callable[[Connection], Removed], *, files: bool, dry_run: bo
         "dry_run": dry_run,
         "rows": done.rows,
         "stale_code_sets": done.stale_code_sets,
+        "partitions": done.partitions,
         "models": done.models,
         "evaluations": measured,
         "snapshots": done.snapshots,
@@ -117,6 +118,7 @@ def _show(result: dict[str, Any]) -> None:
     table((verb, "rows"), [(kind.replace("_", " "), n) for kind, n in result["rows"].items()])
     for key, text in (
         ("stale_code_sets", "stale code set, build it again under a new name: {}"),
+        ("partitions", "partition whose counts and means are out of date, build it again: {}"),
         ("models", "model that learned from what was deleted, train it again: {}"),
         ("snapshots", "snapshot on disk that still lists what was deleted, build it again: {}"),
     ):

@@ -30,6 +30,7 @@ NOUNS = {
     "db": "Migrate, check, back up and restore the database.",
     "delete": "Delete photos, data sets or queries with all that was derived from them.",
     "cells": "Count photos and tiles per cell.",
+    "partitions": "Cut the earth into classes: build, load, list, show, export and drop.",
 }
 COMMANDS = {
     "up": ("services", "Start the embedded PostgreSQL and Redis."),

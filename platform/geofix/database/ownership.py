@@ -27,6 +27,7 @@ class Removed:
         stale_code_sets: Code sets whose codes were made from what is gone; they still answer, marked stale.
         models: Models that learned from what is gone; `metrics.deleted_photos` says from how many photos.
         snapshots: Directories on disk that still list what is gone.
+        partitions: Partitions that were made from what is gone; marked stale.
         evaluations: Evaluations that lost photos; their metrics are marked stale until measured again.
         uris: Files of the removed photos and rasters that no other row refers to.
     """
@@ -38,6 +39,7 @@ class Removed:
     models: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     evaluations: list[str] = field(default_factory=list)
+    partitions: list[str] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from geofix.errors import BadInputError
 from geofix.evaluation.tables import read_text_table
+from geofix.partitions.classes import listed
+from geofix.partitions.partition import Partition
 from geofix.spatial import s2
 
 _TOKEN = re.compile(r"^[0-9a-f]{1,16}$")
@@ -97,6 +99,32 @@ def read_cell_table(
             f"{path.name}: {int(astray.sum())} cell(s) do not contain the mean position beside them."
         )
     return CellTable(typed, ids, repaired, warnings)
+
+
+def listed_partition(
+    name: str,
+    path: Path,
+    *,
+    token: str = "s2_token",  # noqa: S107 - an S2 token, no secret
+    lat: str = "latitude_mean",
+    lon: str = "longitude_mean",
+    photos: str = "imgs_per_cell",
+) -> tuple[Partition, list[str]]:
+    """A published cell table as a partition whose classes are its rows, and what was mended or looks odd.
+
+    Raises:
+        BadInputError: As `read_cell_table`; a column is missing or no number; cells overlap or are empty.
+    """
+    found = read_cell_table(path, token_column=token, lat_column=lat, lon_column=lon)
+    frame = found.frame
+    for column in (lat, lon, photos):
+        if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
+            raise BadInputError(
+                f"{path} has no column {column!r} of numbers; it has {list(frame.columns)}.",
+                hint="Name the columns of the mean position and of the photos per cell.",
+            )
+    x, y, counts = (frame[column].to_numpy(np.float64) for column in (lon, lat, photos))
+    return listed(name, found.s2_id, x, y, counts, {"table": path.name}), found.warnings
 
 
 def cell_id(token: str) -> int:

@@ -129,6 +129,23 @@ UPDATE geofix.evaluation e SET
 FROM asked a WHERE a.evaluation_id = e.evaluation_id RETURNING e.name
 """
 
+# A partition is stale when it counted a photo: a training photo of its snapshot, else one of its data sets.
+FLAG_PARTITIONS = """
+WITH concerned AS (
+  SELECT p.partition_id, count(*) AS photos
+  FROM geofix.partition p JOIN geofix.snapshot_photo sp ON sp.snapshot_id = p.snapshot_id AND sp.split = 'train'
+  JOIN pg_temp.doomed_photo d ON d.photo_id = sp.photo_id GROUP BY 1
+  UNION ALL
+  SELECT p.partition_id, count(*)
+  FROM geofix.partition p JOIN geofix.photo_record r
+    ON r.dataset_id = ANY (p.dataset_ids) AND r.ingested_at <= p.created_at
+  JOIN pg_temp.doomed_photo d ON d.photo_id = r.photo_id
+  WHERE p.snapshot_id IS NULL GROUP BY 1
+)
+UPDATE geofix.partition p SET stale_reason = format('%s photos that it was made from were deleted', c.photos)
+FROM concerned c WHERE c.partition_id = p.partition_id RETURNING p.name
+"""
+
 # Children first, set by set: the cascade would go photo by photo.
 DELETE_DERIVED = {
     "photo_embeddings": "DELETE FROM geofix.photo_embedding e USING pg_temp.doomed_photo d WHERE e.photo_id = d.photo_id",
@@ -247,13 +264,14 @@ def unknown_photos(conn: Connection, photo_ids: Sequence[int]) -> list[int]:
 
 
 def mark_derived(conn: Connection) -> dict[str, list[str]]:
-    """Flag what was made from the staged rows and stays; names of code sets, models, snapshots, evaluations."""
+    """Flag what was made from the staged rows and stays; names of each kind."""
     flagged = {*_names(conn, FLAG_CODE_SETS_OF_PHOTOS), *_names(conn, FLAG_CODE_SETS_OF_TILES)}
     return {
         "stale_code_sets": sorted(flagged),
         "models": _names(conn, NOTE_MODELS),
         "snapshots": _names(conn, NOTE_SNAPSHOTS),
         "evaluations": _names(conn, NOTE_EVALUATIONS),
+        "partitions": _names(conn, FLAG_PARTITIONS),
     }
 
 
