@@ -4,6 +4,18 @@ SELECT * FROM geofix.evaluation WHERE name = %(name)s
 -- LIST
 SELECT * FROM geofix.evaluation_summary ORDER BY created_at
 
+-- WITH_DATASETS
+SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, m.name AS model, e.n, e.metrics, asked.datasets
+FROM geofix.evaluation e
+LEFT JOIN geofix.model m USING (model_id)
+CROSS JOIN LATERAL (
+    SELECT array_agg(DISTINCT d.name ORDER BY d.name) AS datasets
+    FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id) JOIN geofix.dataset d USING (dataset_id)
+    WHERE ep.evaluation_id = e.evaluation_id
+) asked
+WHERE NOT e.config ? 'in_the_making' AND e.metrics ? 'accuracy_km' AND asked.datasets IS NOT NULL
+ORDER BY e.created_at, e.evaluation_id
+
 -- DELETE
 DELETE FROM geofix.evaluation WHERE name = %(name)s
 

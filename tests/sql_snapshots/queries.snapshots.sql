@@ -61,6 +61,10 @@ WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split
   AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 ORDER BY s.photo_id
 
+-- AUTHORS
+SELECT s.photo_id, p.author FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+WHERE s.snapshot_id = %(snapshot_id)s ORDER BY s.photo_id
+
 -- FILES
 SELECT p.uri, public.ST_X(p.geom), public.ST_Y(p.geom) FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s AND p.uri IS NOT NULL

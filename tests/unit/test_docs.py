@@ -13,7 +13,11 @@ import pytest
 from pydantic import BaseModel
 
 from geofix.cli.main import COMMANDS, NOUNS
+from geofix.evaluation.photo_sets import find_set
 from geofix.evaluation.protocols import PROTOCOLS
+from geofix.evaluation.published import published_results
+from geofix.evaluation.set_report import markdown
+from geofix.evaluation.set_table import SetTable, add_published
 from geofix.imagery.sources import RasterError
 from geofix.ingest.checks import REASONS
 from geofix.ingest.formats import FORMATS
@@ -123,6 +127,14 @@ def test_every_protocol_is_listed_as_it_counts() -> None:
     for name, protocol in PROTOCOLS.items():
         earth = "WGS 84 geodesic" if protocol.earth == "wgs84" else f"sphere, {protocol.radius_km} km"
         assert listed[name] == [earth, f"`{protocol.comparison}`", protocol.missing, protocol.crops]
+
+
+def test_the_published_table_is_printed_as_the_registry_has_it() -> None:
+    table = SetTable(find_set("Im2GPS"))
+    add_published(table)
+    page = (ROOT / "docs/published-results.md").read_text()
+    assert markdown(table).rstrip("\n") in page
+    assert f"{len(published_results())} rows" in page
 
 
 def test_settings_that_documents_name_exist() -> None:

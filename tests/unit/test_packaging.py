@@ -76,8 +76,10 @@ def test_wheel_holds_the_three_packages_and_nothing_else(wheel_names: list[str])
     }
 
 
-def test_wheel_ships_every_sql_file(wheel_names: list[str]) -> None:
-    written = {path.relative_to(ROOT / "platform").as_posix() for path in (ROOT / "platform").rglob("*.sql")}
+@pytest.mark.parametrize("ending", ["sql", "csv"])
+def test_wheel_ships_every_file_of_data(wheel_names: list[str], ending: str) -> None:
+    found = (ROOT / "platform").rglob(f"*.{ending}")
+    written = {path.relative_to(ROOT / "platform").as_posix() for path in found}
     assert written
     assert written <= set(wheel_names)
 

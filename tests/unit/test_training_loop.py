@@ -338,10 +338,10 @@ def test_a_wrong_configuration_names_the_key(raw: dict[str, Any], named: str) ->
 
 
 def test_the_configurations_that_come_with_the_project() -> None:
-    found = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    root, others = Path(__file__).parents[2], {"classifier", "mvmf"}  # these have a test of their own
+    found = sorted(path for path in (root / "configs").glob("*.yaml") if path.stem not in others)
     assert [path.stem for path in found] == ["cpu", "distributed", "gpu", "tiny"]
-    examples = Path(__file__).parents[2] / "examples" / "training"
-    for path in [*found, *examples.glob("*.yaml")]:
+    for path in [*found, *(root / "examples" / "training").glob("*.yaml")]:
         load_config(path)
 
 

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from geofix.cli import evaluate_method
+from geofix.cli import evaluate_method, evaluate_table
 from geofix.cli.output import JsonOption, command, counted, emit, line, say, table
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(evaluate_method.method)
 app.command()(evaluate_method.pool)
+app.command()(evaluate_table.table)
+app.command()(evaluate_table.testset)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the evaluation.")]
 
@@ -21,7 +23,8 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the evaluation.")]
 @command
 def run(
     localizer: Annotated[
-        str, typer.Option(help="cellmean, knn, knn_density, most_photographed, aerial_only ...")
+        str,
+        typer.Option(help="cellmean, knn, knn_density, most_photographed, classifier, mvmf, aerial_only ..."),
     ],
     snapshot: Annotated[Path, typer.Option(help="Snapshot directory.")],
     split: Annotated[str, typer.Option(help="train, val, test_seen or test_unseen.")] = "test_seen",
@@ -37,6 +40,14 @@ def run(
         str | None, typer.Option(help="Answers only in this region: LEVEL:CODE, a file or WKT.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Candidates kept per photo.")] = 100,
+    exclude_author: Annotated[
+        bool,
+        typer.Option("--exclude-author", help="knn, knn_density: no training photo of a photo's own author."),
+    ] = False,
+    crops: Annotated[
+        str | None,
+        typer.Option(help="Trained classifiers: single, five-max or ten-mean parts of a photo."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an evaluation of this name.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -59,6 +70,8 @@ def run(
             level=level,
             within=within,
             k=k,
+            exclude_author=exclude_author,
+            crops=crops,
             replace=replace,
         )
     emit(result, as_json=json, human=lambda: show_result(result))
@@ -172,20 +185,20 @@ def compare(
     emit(result, as_json=json, human=lambda: show_comparison(result))
 
 
-def show_comparison(result: dict[str, Any]) -> None:
+def show_comparison(result: dict[str, Any], *, cluster: str = "sequence") -> None:
     """Print the difference of two evaluations as people read it."""
     line(f"a = {result['a']}, b = {result['b']}: {counted(result['n'], 'photo')} of both")
     for key in ("only_a", "only_b"):
         if result[key]:
             line(f"left out, {key.replace('_', ' in ')} alone: {counted(result[key], 'photo')}")
     rows = [(f"percent within {radius} m", row) for radius, row in result["recall"].items()]
-    rows.append(("median m", result["median_m"]))
+    rows.append(("median m", result["median_m"] or {}))
     keys = ("a", "b", "difference", "low", "high", "p")
     table(
         ("", "a", "b", "a - b", "95 % low", "95 % high", "p"),
         [(label, *(row.get(key) for key in keys)) for label, row in rows],
     )
-    line(f"interval: cluster bootstrap over {counted(result['groups'], 'sequence')}")
+    line(f"interval: cluster bootstrap over {counted(result['groups'], cluster)}")
 
 
 @app.command()
@@ -198,14 +211,18 @@ def external(
         typer.Option(help="FIELD=COLUMN, for example pred_lat=y,pred_lon=x; repeatable."),
     ] = None,
     missing: Annotated[
-        str, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
-    ] = "wrong",
+        str | None, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
+    ] = None,
     keep_axes: Annotated[
         bool, typer.Option("--keep-axes", help="Latitude and longitude are not swapped.")
     ] = False,
-    protocol: Annotated[
-        str, typer.Option(help="geofix, pigeon, geoclip, osv5m, mever, g3 or plonk.")
-    ] = "geofix",
+    protocol: evaluate_table.ProtocolOption = "geofix",
+    radius: evaluate_table.RadiusOption = None,
+    comparison: evaluate_table.ComparisonOption = None,
+    crops: evaluate_table.CropsOption = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another file of answers: difference with an interval.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Judge any other tool's answers by the usual radii, mean, median and GeoScore.
@@ -213,20 +230,23 @@ def external(
     Example: geofix evaluate external answers.csv --truth truth.csv --missing drop
     """
     from geofix.cli.ingest import mapping
-    from geofix.errors import UsageError
-    from geofix.evaluation.external import evaluate_external
-    from geofix.evaluation.protocols import get_protocol
+    from geofix.evaluation.external import compare_external, evaluate_external
+    from geofix.evaluation.protocols import protocol_of
 
-    if missing not in ("wrong", "drop"):
-        raise UsageError(f"--missing {missing!r} is neither wrong nor drop.")
-    result = evaluate_external(
-        predictions,
-        truth,
-        columns=mapping(columns),
-        missing=missing,  # type: ignore[arg-type]
-        protocol=get_protocol(protocol),
-        check_axes=not keep_axes,
-    )
+    fields = mapping(columns)
+    rules = protocol_of(protocol, radius=radius, comparison=comparison, missing=missing, crops=crops)
+    result = evaluate_external(predictions, truth, columns=fields, protocol=rules, check_axes=not keep_axes)
+    if against is not None:
+        found = compare_external(
+            predictions,
+            against,
+            truth,
+            columns_a=fields,
+            columns_b=fields,
+            protocol=rules,
+            check_axes=not keep_axes,
+        )
+        result["against"] = {"a": predictions.stem, "b": against.stem, **found}
     for warning in result.get("warnings", []):
         say(f"warning: {warning}")
     emit(result, as_json=json, human=lambda: show_external(result))
@@ -244,3 +264,10 @@ def show_external(result: dict[str, Any]) -> None:
         ["percent within", *(f"{radius} km" for radius in kilometres), "mean km", "median km", "GeoScore"],
         [["", *kilometres.values(), result["mean_km"], result["median_km"], result["geoscore"]]],
     )
+    if places := result["administrative"]:
+        table(
+            ["right", "percent", "of photos", "without label"],
+            [[level, row["percent"], row["n"], row["unlabelled"]] for level, row in places.items()],
+        )
+    if "against" in result:
+        show_comparison({"only_a": 0, "only_b": 0, **result["against"]}, cluster="photo")

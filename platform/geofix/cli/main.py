@@ -37,6 +37,7 @@ COMMANDS = {
     "down": ("services", "Stop the embedded servers."),
     "status": ("services", "State of database, broker and workers."),
     "train": ("train", "Train encoders and prototypes from a snapshot."),
+    "train-classifier": ("train_classifier", "Train a classifier of positions from a snapshot."),
     "localize": ("localize", "Find where photos were taken."),
     "sql": ("sql", "Ask SQL as the reader role."),
     "run": ("run", "Run a pipeline file from photos to answers."),

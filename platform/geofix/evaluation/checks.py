@@ -54,6 +54,22 @@ def check_axes(found: Positions, role: str) -> None:
         )
 
 
+def check_truth(truth: Positions) -> None:
+    """Refuse a truth in which a photo has no position, or an impossible one.
+
+    Raises:
+        BadInputError: It is so; the message names photos and lines.
+    """
+    for bad, what in ((truth.missing, "no position"), (truth.out_of_range, "an impossible position")):
+        if bad.any():
+            names = [str(i) for i in truth.ids[bad][:3]]
+            lines = [int(i) for i in truth.frame.index[bad][:3]]
+            raise BadInputError(
+                f"{truth.path}: {int(bad.sum())} true photo(s) have {what}, such as {names} (lines {lines}).",
+                hint="Remove these rows or map the right columns; a truth cannot be guessed.",
+            )
+
+
 def check_swap(
     predicted: Positions,
     truth: Positions,
@@ -143,8 +159,7 @@ def check_shipped(
     Returns:
         Figures and warnings.
     """
-    match = re.fullmatch(r"(?:pred_?)?lat(?:itude)?(.*)", lat_column, re.IGNORECASE)
-    suffix = match.group(1) if match else ""
+    suffix = suffix_of(lat_column)
     figures: dict[str, Any] = {}
     warnings: list[str] = []
     for name, ours, unit, tolerance in (
@@ -164,6 +179,12 @@ def check_shipped(
             )
     figures["accuracy"] = _check_running(frame, suffix, warnings)
     return figures, warnings
+
+
+def suffix_of(lat_column: str) -> str:
+    """What follows `pred_lat` in the name of a latitude column: the other columns of one model end so."""
+    match = re.fullmatch(r"(?:pred_?)?lat(?:itude)?(.*)", lat_column, re.IGNORECASE)
+    return match.group(1) if match else ""
 
 
 def find_duplicate_predictions(

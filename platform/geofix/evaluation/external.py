@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from geofix.errors import BadInputError
 from geofix.evaluation import checks, metrics
+from geofix.evaluation.administrative import administrative_accuracy
 from geofix.evaluation.compare import compare_errors
+from geofix.evaluation.photo_tables import LEVELS, PLACES
 from geofix.evaluation.protocols import EvaluationProtocol, MissingPolicy
 from geofix.evaluation.tables import Positions, read_positions
 
@@ -109,6 +111,7 @@ def evaluate_external(
             "out_of_range": f"as missing: {rules.missing}",
             "mean_and_median": "valid answers only",
         },
+        "administrative": _administrative(found, rules),
         "protocol": rules.as_record(),
         "shipped": shipped,
         "warnings": warnings,
@@ -124,6 +127,7 @@ def compare_external(
     columns_b: Mapping[str, str] | None = None,
     protocol: EvaluationProtocol | None = None,
     groups: Mapping[str, str] | None = None,
+    check_axes: bool = True,
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -137,6 +141,7 @@ def compare_external(
         columns_b: Mapping for B.
         protocol: How to count; its radii in kilometres are compared.
         groups: Photo id to sequence, author or block; None resamples photos.
+        check_axes: Refuse files whose latitude and longitude look swapped.
         replicates: Number of resamples.
         seed: Same seed, same intervals.
 
@@ -144,8 +149,8 @@ def compare_external(
         BadInputError: As `evaluate_external`; or a photo has no group.
     """
     rules = protocol or EvaluationProtocol()
-    a = match_files(predictions_a, truth, columns=columns_a, protocol=rules)
-    b = match_files(predictions_b, truth, columns=columns_b, protocol=rules)
+    a = match_files(predictions_a, truth, columns=columns_a, protocol=rules, check_axes=check_axes)
+    b = match_files(predictions_b, truth, columns=columns_b, protocol=rules, check_axes=check_axes)
     if list(a.truth.ids) != list(b.truth.ids):
         raise BadInputError(f"The two mappings read different photos from {truth}.")
     labels = None
@@ -180,7 +185,7 @@ def match_files(
     if check_axes:
         checks.check_axes(given, "pred")
         checks.check_axes(right, "true")
-    _check_truth(right)
+    checks.check_truth(right)
     order = {identifier: i for i, identifier in enumerate(given.ids)}
     row = np.array([order.get(i, -1) for i in right.ids], dtype=np.intp)
     warnings = list(dict.fromkeys(right.warnings + given.warnings))
@@ -210,17 +215,6 @@ def _check_mapping(columns: Mapping[str, str], given: Positions, truth: Position
             )
 
 
-def _check_truth(truth: Positions) -> None:
-    for bad, what in ((truth.missing, "no position"), (truth.out_of_range, "an impossible position")):
-        if bad.any():
-            names = [str(i) for i in truth.ids[bad][:3]]
-            lines = [int(i) for i in truth.frame.index[bad][:3]]
-            raise BadInputError(
-                f"{truth.path}: {int(bad.sum())} true photo(s) have {what}, such as {names} (lines {lines}).",
-                hint="Remove these rows or map the right columns; a truth cannot be guessed.",
-            )
-
-
 def _check_overlap(given: Positions, truth: Positions, row: NDArray[np.intp]) -> list[str]:
     matched = int((row >= 0).sum())
     if matched == 0:
@@ -238,6 +232,21 @@ def _shipped(found: Matched, rules: EvaluationProtocol) -> tuple[dict[str, Any],
     error = found.error_m[present][np.argsort(found.row[present], kind="stable")]
     score = 5000.0 * np.exp(-error / 1000.0 / rules.geoscore_scale_km)
     return checks.check_shipped(frame, found.predicted.columns["lat"], error, score)
+
+
+def _administrative(found: Matched, rules: EvaluationProtocol) -> dict[str, dict[str, Any]]:
+    """Percent in the right country, region, area, city, where both files have a column of the level."""
+    suffix = checks.suffix_of(found.predicted.columns["lat"])
+    given, right = found.predicted.frame, found.truth.frame
+    predicted, truth = {}, {}
+    for level in LEVELS:
+        true_column = next((c for c in (f"true_{level}", *PLACES[level]) if c in right), None)
+        if true_column is None or f"pred_{level}{suffix}" not in given:
+            continue
+        names = given[f"pred_{level}{suffix}"].to_numpy(dtype=object)
+        predicted[level] = np.where(found.row >= 0, names[found.row], "")
+        truth[level] = right[true_column].to_numpy(dtype=object)
+    return administrative_accuracy(predicted, truth, missing=rules.missing, answered=~np.isnan(found.error_m))
 
 
 def _copies(predictions: Path, others: Sequence[Path], columns: Mapping[str, str] | None) -> list[str]:

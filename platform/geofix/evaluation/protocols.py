@@ -19,6 +19,7 @@ from geofix.spatial.distance import great_circle_m
 Comparison = Literal["<=", "<"]
 MissingPolicy = Literal["wrong", "drop"]
 Earth = Literal["sphere", "wgs84"]
+SameAuthor = Literal["kept", "excluded"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class EvaluationProtocol:
         comparison: Whether an error equal to the radius is a hit.
         missing: Photos without a usable answer stay in N as wrong, or leave N.
         crops: How several crops of a photo were combined; recorded, since it alone moves results by a point.
+        same_author: Whether a method that searches training photos may find those of a photo's own author.
         ks: Numbers of candidates K of recall@K.
         radii_m: Radii of recall, metres.
         radii_km: Radii of the accuracy table, kilometres.
@@ -44,6 +46,7 @@ class EvaluationProtocol:
     comparison: Comparison = "<="
     missing: MissingPolicy = "wrong"
     crops: str = "single"
+    same_author: SameAuthor = "kept"
     ks: tuple[int, ...] = (1, 5, 10, 100)
     radii_m: tuple[float, ...] = (50.0, 100.0, 200.0, 1000.0)
     radii_km: tuple[float, ...] = (1.0, 25.0, 200.0, 750.0, 2500.0)
@@ -54,6 +57,7 @@ class EvaluationProtocol:
         _choice("comparison", self.comparison, ("<=", "<"))
         _choice("missing", self.missing, ("wrong", "drop"))
         _choice("earth", self.earth, ("sphere", "wgs84"))
+        _choice("same_author", self.same_author, ("kept", "excluded"))
         if not self.ks or min(self.ks) < 1:
             raise UsageError(
                 f"Protocol {self.name!r}: ks={self.ks} must name candidate counts of at least 1."
@@ -85,6 +89,11 @@ class EvaluationProtocol:
         else:
             metres[known] = Geod(ellps="WGS84").inv(x1, y1, x2, y2)[2]
         return metres
+
+    @property
+    def distance(self) -> str:
+        """How distance is measured, in words."""
+        return "WGS 84 geodesic" if self.earth == "wgs84" else f"sphere, {self.radius_km} km"
 
     def as_record(self) -> dict[str, Any]:
         """The fields as JSON values, for the evaluation's row."""
@@ -137,3 +146,42 @@ def get_protocol(name: str) -> EvaluationProtocol:
     if name not in PROTOCOLS:
         raise UsageError(f"Unknown protocol {name!r}.", hint=f"Known: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
+
+
+def protocol_of(
+    name: str = "geofix",
+    *,
+    radius: str | None = None,
+    comparison: str | None = None,
+    missing: str | None = None,
+    crops: str | None = None,
+) -> EvaluationProtocol:
+    """A named protocol with some fields changed; then it is called `NAME, changed`.
+
+    Args:
+        name: One of `PROTOCOLS`.
+        radius: Radius of the sphere in kilometres, or `ellipsoidal`.
+        comparison: `<=` or `<`.
+        missing: `wrong` or `drop`.
+        crops: What to record of crops.
+
+    Raises:
+        UsageError: No protocol has this name, or a value is none of the allowed ones.
+    """
+    found = get_protocol(name)
+    changes: dict[str, Any] = {"comparison": comparison, "missing": missing, "crops": crops}
+    if radius is not None:
+        changes |= _earth(radius)
+    changed = replace(found, **{key: value for key, value in changes.items() if value is not None})
+    return found if changed == found else replace(changed, name=f"{name}, changed")
+
+
+def _earth(radius: str) -> dict[str, Any]:
+    if radius.lower() in ("ellipsoidal", "ellipsoid", "wgs84"):
+        return {"earth": "wgs84"}
+    try:
+        return {"earth": "sphere", "radius_km": float(radius)}
+    except ValueError:
+        raise UsageError(
+            f"Radius {radius!r} is no number.", hint="Give 6371, 6378.137 or ellipsoidal."
+        ) from None

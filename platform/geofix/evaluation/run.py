@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from geofix.database.queries import evaluations as queries
 from geofix.database.queries import models as model_queries
 from geofix.database.queries import snapshots as snapshot_queries
 from geofix.database.queries.models import ModelRow
+from geofix.database.queries.photo_files import photo_uris
 from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError
 from geofix.evaluation.metrics import (
@@ -27,7 +28,8 @@ from geofix.evaluation.metrics import (
     summary,
 )
 from geofix.evaluation.protocols import EvaluationProtocol
-from geofix.localizers.base import Candidates, Localizer
+from geofix.evaluation.same_author import SearchesPhotos
+from geofix.localizers.base import Candidates, Localizer, PhotoLocalizer
 from geofix.localizers.code_set import CodeSetLocalizer
 from geofix.log import get_logger, progress
 from geofix.spatial import s2
@@ -52,10 +54,12 @@ class Request:
         k: Candidates kept per photo.
         temperature: Of the softmax over the scores of all cells in scope, for a code set; None stores no
             probabilities.
+        exclude: Photo id to the group of training photos that it may not find, for localizers that search
+            them; None: it may find all.
     """
 
     name: str
-    localizer: Localizer
+    localizer: Localizer | PhotoLocalizer
     split: str
     level: int
     code_set_id: int | None = None
@@ -65,6 +69,7 @@ class Request:
     temperature: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
+    exclude: dict[int, int] | None = None
 
 
 def run_evaluation(
@@ -175,7 +180,7 @@ def predict(
         conn: Open connection.
         evaluation_id: Where the answers belong.
         request: What is judged.
-        model: Whose embeddings are asked.
+        model: Whose embeddings are asked, where the localizer does not look at the photos themselves.
         snapshot: Whose split is asked.
         span: Only photos in this closed range of leaf ids.
 
@@ -184,18 +189,16 @@ def predict(
     """
     splits = [request.split]
     asked = snapshot_queries.snapshot_photos(conn, snapshot.snapshot_id, splits, span=span)
-    photo_ids, embeddings = model_queries.read_split_embeddings(
-        conn, model, snapshot.snapshot_id, splits, span=span
-    )
+    photo_ids, inputs = _inputs(conn, request, model, snapshot, asked, span)
     truth = asked.set_index("photo_id").loc[photo_ids]
     order = np.lexsort((photo_ids, truth.s2_id.to_numpy(np.int64)))
-    photo_ids, embeddings, truth = photo_ids[order], embeddings[order], truth.iloc[order]
+    photo_ids, inputs, truth = photo_ids[order], inputs[order], truth.iloc[order]
     if len(photo_ids) < len(asked):
         _log.warning("photos without embedding count as unanswered", missing=len(asked) - len(photo_ids))
     with progress(f"{request.localizer.name} on {request.split}", len(photo_ids), "photos") as advance:
         for start in range(0, len(photo_ids), BATCH):
             part = slice(start, start + BATCH)
-            found = request.localizer.localize(embeddings[part].astype(np.float32), request.k, request.ranges)
+            found = _ask(request, photo_ids[part], inputs[part])
             here = truth.iloc[part]
             error_m = request.protocol.distance_m(
                 here.lon.to_numpy()[:, None], here.lat.to_numpy()[:, None], found.lon, found.lat
@@ -207,12 +210,38 @@ def predict(
                 found.lon,
                 found.lat,
                 found.score,
-                _probability(request, embeddings[part], found),
+                _probability(request, inputs[part], found),
                 error_m,
             )
             queries.store_predictions(conn, rows)
             advance(len(here))
     return len(photo_ids)
+
+
+def _inputs(
+    conn: Connection,
+    request: Request,
+    model: ModelRow,
+    snapshot: SnapshotRow,
+    asked: pd.DataFrame,
+    span: tuple[int, int] | None,
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Photo ids and what the localizer looks at: embeddings (n, D) in fp16, or places of the pixels (n,)."""
+    if isinstance(request.localizer, PhotoLocalizer):
+        ids = asked.photo_id.to_numpy(np.int64)
+        return ids, np.array(photo_uris(conn, ids), dtype=object)
+    return model_queries.read_split_embeddings(conn, model, snapshot.snapshot_id, [request.split], span=span)
+
+
+def _ask(request: Request, photo_ids: NDArray[np.int64], inputs: NDArray[Any]) -> Candidates:
+    if isinstance(request.localizer, PhotoLocalizer):
+        return request.localizer.localize_photos(inputs.tolist(), request.k, request.ranges)
+    embeddings = inputs.astype(np.float32)
+    if request.exclude is None:
+        return request.localizer.localize(embeddings, request.k, request.ranges)
+    groups = np.array([request.exclude[int(photo)] for photo in photo_ids], dtype=np.int64)
+    search = cast(SearchesPhotos, request.localizer)
+    return search.localize(embeddings, request.k, request.ranges, exclude=groups)
 
 
 def _probability(

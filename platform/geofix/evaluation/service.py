@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import shapely
@@ -19,8 +19,12 @@ from geofix.database.queries.models import ModelRow
 from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError, UsageError
 from geofix.evaluation.compare import compare_errors
+from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.evaluation.run import Request, run_evaluation
+from geofix.evaluation.same_author import without_own_author
 from geofix.ingest.region_text import region_ewkb
+from geofix.localizers.base import Localizer, PhotoLocalizer, SeesCrops
+from geofix.localizers.crops import find_policy
 from geofix.localizers.fit import Fitted, fit_localizer
 from geofix.localizers.scope import answer_ids, ranges_inside
 from geofix.snapshots.build import stored_snapshot
@@ -63,6 +67,8 @@ def prepare(
     level: int = 16,
     within: str | None = None,
     k: int = 100,
+    exclude_author: bool = False,
+    crops: str | None = None,
     fit: Callable[..., Fitted] = fit_localizer,
 ) -> Prepared:
     """Look up what is named and fit the localizer.
@@ -78,10 +84,13 @@ def prepare(
         level: S2 level without a code set.
         within: Only answers in this region (LEVEL:CODE, file or WKT).
         k: Candidates kept per photo.
+        exclude_author: A photo may not find training photos of its own author (knn and knn_density).
+        crops: Parts of a photo that a trained classifier is shown: single, five-max or ten-mean.
         fit: What fits the localizer, with the parameters of `fit_localizer`.
 
     Raises:
-        UsageError: Neither model nor code set is named.
+        UsageError: Neither model nor code set is named, or the localizer does not search photos.
+        BadInputError: Authors are to be excluded and none is known.
     """
     row = stored_snapshot(conn, snapshot)
     chosen = None if code_set is None else code_queries.find_code_set(conn, code_set)
@@ -94,10 +103,18 @@ def prepare(
     else:
         model_row = model_queries.find_model(conn, model)
     fitted = fit(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
+    asked, exclude, protocol = fitted.localizer, None, EvaluationProtocol()
+    if exclude_author:
+        asked, exclude = without_own_author(conn, cast(Localizer, fitted.localizer), row.snapshot_id)
+        protocol = replace(protocol, same_author="excluded")
+    if crops is not None:
+        asked, protocol = _with_crops(asked, protocol, crops)
     region = None if within is None else region_ewkb(conn, within)
+    parts = [localizer, code_set or f"{model_row.name}-l{level}", split]
     request = Request(
-        name=name or "-".join([localizer, code_set or f"{model_row.name}-l{level}", split]),
-        localizer=fitted.localizer,
+        name=name
+        or "-".join([*parts, *(["other-authors"] if exclude_author else []), *([crops] if crops else [])]),
+        localizer=asked,
         split=split,
         level=fitted.level,
         code_set_id=fitted.code_set_id,
@@ -106,6 +123,8 @@ def prepare(
         k=k,
         temperature=None if chosen is None else chosen.temperature,
         config={"localizer": localizer, "within": within},
+        protocol=protocol,
+        exclude=exclude,
     )
     return Prepared(request, model_row, row)
 
@@ -145,6 +164,23 @@ def compare_evaluations(
         "only_b": len(ids_b) - len(common),
         **found,
     }
+
+
+def _with_crops(
+    localizer: Localizer | PhotoLocalizer, protocol: EvaluationProtocol, name: str
+) -> tuple[Localizer | PhotoLocalizer, EvaluationProtocol]:
+    """The localizer that looks at these parts of a photo, and the protocol that says so.
+
+    Raises:
+        UsageError: It looks at embeddings, or the crops are unknown.
+    """
+    policy = find_policy(name)
+    if not isinstance(localizer, SeesCrops):
+        raise UsageError(
+            f"Localizer {localizer.name} does not look at parts of a photo.",
+            hint="Leave --crops out; it is for trained classifiers.",
+        )
+    return localizer.with_crops(policy), replace(protocol, crops=policy.told)
 
 
 def _clusters(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,8 +75,12 @@ class Positions:
             return ~self.missing & ((np.abs(self.lat) > 90) | (np.abs(self.lon) > 180))
 
 
-def read_text_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def read_text_table(path: Path, keep: Collection[str] | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Read a CSV or Parquet file with every value as text ("" where empty).
+
+    Args:
+        path: CSV or Parquet.
+        keep: Names of columns in lower case; others are passed over, which spares memory. None keeps all.
 
     Returns:
         The table, whose index is the line number in a CSV file (row number in Parquet), and warnings.
@@ -92,26 +96,34 @@ def read_text_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise BadInputError(f"{path} is no readable Parquet file: {error}.") from error
+        frame = frame[[c for c in frame.columns if keep is None or str(c).strip().lower() in keep]]
         text = frame.astype("string").fillna("").astype(object).reset_index(drop=True)
         text.index += 1
         return text, []
-    return _read_csv(path)
+    return _read_csv(path, keep)
 
 
-def read_positions(path: Path, role: Role, columns: Mapping[str, str] | None = None) -> Positions:
+def read_positions(
+    path: Path,
+    role: Role,
+    columns: Mapping[str, str] | None = None,
+    *,
+    others: Collection[str] | None = None,
+) -> Positions:
     """Read ids and positions, dropping footers and merging equal duplicates, each with a warning.
 
     Args:
         path: CSV or Parquet.
         role: "pred" or "true": `pred_lat` in the mapping wins over `lat` for predictions.
         columns: Field to column name; fields are id, lat, lon, gps_accuracy_m, or with pred_ / true_.
+        others: Names in lower case of the further columns that `frame` is to hold; None keeps all.
 
     Raises:
         BadInputError: Unknown column, ids damaged by a spreadsheet, decimal commas, conflicting duplicates,
             or no row with a position.
     """
-    frame, warnings = read_text_table(path)
-    used = _resolve(frame, path, role, columns or {})
+    frame, warnings = read_text_table(path, None if others is None else _wanted(others, columns or {}))
+    used = position_columns(frame, path, role, columns or {})
     frame, dropped = _drop_footers(frame, used)
     if dropped:
         warnings.append(
@@ -141,18 +153,24 @@ def read_positions(path: Path, role: Role, columns: Mapping[str, str] | None = N
     return found
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def _wanted(others: Collection[str], columns: Mapping[str, str]) -> set[str]:
+    usual = {f"{r}{alias}" for r in ("", "pred_", "true_") for names in _ALIASES.values() for alias in names}
+    return usual | set(others) | {column.lower() for column in columns.values()}
+
+
+def _read_csv(path: Path, keep: Collection[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """Rows of a CSV as text; longer or shorter rows are cut or padded, for the footer check to see."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.reader(handle)
             header = [h.strip() for h in next(reader, [])]
+            places = [i for i, h in enumerate(header) if keep is None or h.lower() in keep]
             rows, lines, ragged = [], [], 0
             for row in reader:
                 if not row:
                     continue
                 ragged += len(row) != len(header)
-                rows.append((row + [""] * len(header))[: len(header)])
+                rows.append([row[i] if i < len(row) else "" for i in places])
                 lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInputError(
@@ -167,10 +185,17 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if not rows:
         raise BadInputError(f"{path} holds no rows below its header.")
     warnings = [f"{path.name}: {ragged} row(s) have more or fewer fields than the header."] if ragged else []
-    return pd.DataFrame(rows, columns=header, index=lines, dtype=object), warnings
+    return pd.DataFrame(rows, columns=[header[i] for i in places], index=lines, dtype=object), warnings
 
 
-def _resolve(frame: pd.DataFrame, path: Path, role: Role, columns: Mapping[str, str]) -> dict[str, str]:
+def position_columns(
+    frame: pd.DataFrame, path: Path, role: Role, columns: Mapping[str, str]
+) -> dict[str, str]:
+    """Which column holds id, lat, lon and, if any, gps_accuracy_m.
+
+    Raises:
+        BadInputError: A field or column is unknown, or one that is needed is not found.
+    """
     fields = set(_ALIASES)
     known = fields | {f"{r}_{f}" for r in ("pred", "true") for f in fields}
     if unknown := sorted(set(columns) - known):
@@ -224,6 +249,21 @@ def _check_ids(ids: pd.Series, path: Path) -> None:
             f"(line {damaged.index[0]}: {damaged.iloc[0]!r}).",
             hint="Export the file again with the id column as text.",
         )
+
+
+def number_column(column: pd.Series, path: Path) -> Floats:
+    """Numbers of a column of text, NaN where it is blank.
+
+    Raises:
+        BadInputError: A value is something else.
+    """
+    odd: list[str] = []
+    values = _numbers(column, path, odd)
+    if odd:
+        raise BadInputError(
+            odd[0].replace(" and count as missing", ""), hint="Write numbers, or leave it blank."
+        )
+    return values
 
 
 def _numbers(column: pd.Series, path: Path, warnings: list[str]) -> Floats:

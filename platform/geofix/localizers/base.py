@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofix.errors import UsageError
+from geofix.localizers.crops import Crops
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -72,4 +74,38 @@ class Localizer(Protocol):
             k: Candidates per photo.
             ranges: Closed ranges (n, 2) of signed S2 ids that answers must lie in; None: anywhere.
         """
+        ...
+
+
+@runtime_checkable
+class PhotoLocalizer(Protocol):
+    """A method that looks at the photos themselves: its last layer is more than an embedding."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        ...
+
+    @property
+    def answer_ids(self) -> Ints:
+        """Sorted ids of the cells, or leaf ids of the positions, that it can answer with."""
+        ...
+
+    def localize_photos(self, photos: Sequence[str | None], k: int, ranges: Ints | None = None) -> Candidates:
+        """Rank positions.
+
+        Args:
+            photos: Paths or URIs; None, or a file that cannot be read, gets no answer.
+            k: Candidates per photo.
+            ranges: Closed ranges (n, 2) of signed S2 ids that answers must lie in; None: anywhere.
+        """
+        ...
+
+
+@runtime_checkable
+class SeesCrops(PhotoLocalizer, Protocol):
+    """A method that can be shown several parts of a photo."""
+
+    def with_crops(self, crops: Crops) -> SeesCrops:
+        """The same method, shown other parts."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,22 +15,26 @@ from geofix.database.queries import snapshots as snapshot_queries
 from geofix.database.queries.codes import CodeSet
 from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError, UsageError
-from geofix.localizers.base import Localizer
+from geofix.localizers.base import Localizer, PhotoLocalizer
 from geofix.localizers.cellmean import CellMeanLocalizer
 from geofix.localizers.code_set import NAMES, CodeSetLocalizer
 from geofix.localizers.density import DensityLocalizer
 from geofix.localizers.knn import KnnLocalizer
 from geofix.localizers.popular import PopularLocalizer
+from geofix.localizers.trained import TRAINED, trained_localizer
+from geofix.log import get_logger
+from geofix.settings import get_settings
 
-# Localizers that are fitted on the training photos of a snapshot, without training.
-FITTED = ("cellmean", "knn", "knn_density", "most_photographed")
+_log = get_logger(__name__)
+# Localizers that need no code set: fitted on the training photos of a snapshot, without training, or trained.
+FITTED = ("cellmean", "knn", "knn_density", "most_photographed", *TRAINED)
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A localizer with the level whose cell centres are its best possible answers."""
 
-    localizer: Localizer
+    localizer: Localizer | PhotoLocalizer
     level: int
     code_set_id: int | None = None
 
@@ -48,15 +53,15 @@ def fit_localizer(
     Args:
         conn: Open connection.
         name: `cellmean`, `knn`, `knn_density`, `most_photographed`, or with a code set the localizer that its
-            recipe stands for (`cellcode`, `prototype_only`, `aerial_only`, `cellmean`).
-        model: Whose embeddings are used.
+            recipe stands for (`cellcode`, `prototype_only`, `aerial_only`, `cellmean`), or one of `TRAINED`.
+        model: Whose embeddings are used, or a trained classifier.
         snapshot_id: Its training photos.
         level: S2 level of cells, for localizers without a code set.
         code_set: Read from here instead of fitting.
 
     Raises:
         UsageError: Unknown name, or a code set of another recipe or model.
-        BadInputError: No training photo is embedded.
+        BadInputError: No training photo is embedded, or the model's directory cannot be used.
     """
     if code_set is not None:
         stands_for = NAMES.get(code_set.recipe, code_set.recipe)
@@ -77,6 +82,13 @@ def fit_localizer(
             f"Localizer {name!r} needs a code set, or does not exist.",
             hint=f"Give --code-set; known: {known}.",
         )
+    if name in TRAINED:
+        if model.snapshot_id != snapshot_id:
+            _log.warning(
+                "trained on another snapshot, whose photos may be among those asked", model=model.name
+            )
+        place, device = Path(model.directory_uri), get_settings().device
+        return Fitted(trained_localizer(name, place, device, sha256=model.weights_sha256), level)
     if name == "cellmean":
         made = cellmean_vectors(conn, model, snapshot_id, level)
         counts = np.ones(len(made.ids), np.int64)

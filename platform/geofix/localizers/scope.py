@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geofix.localizers.base import Ints, Localizer
+from geofix.localizers.base import Ints, Localizer, PhotoLocalizer
 from geofix.localizers.cellmean import CellMeanLocalizer
 from geofix.localizers.code_set import CodeSetLocalizer
 from geofix.localizers.density import DensityLocalizer
@@ -30,8 +30,10 @@ def ranges_inside(ids: Ints, region: Any) -> Ints:
     return np.column_stack([ids[edges[0::2]], ids[edges[1::2] - 1]])
 
 
-def answer_ids(localizer: Localizer) -> Ints:
+def answer_ids(localizer: Localizer | PhotoLocalizer) -> Ints:
     """Sorted ids of the cells, or of the photos' leaves, that a localizer can answer with."""
+    if isinstance(localizer, PhotoLocalizer):
+        return localizer.answer_ids
     if isinstance(localizer, PopularLocalizer):
         return localizer.ids
     if isinstance(localizer, DensityLocalizer):

@@ -56,12 +56,16 @@ class Encoder(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed (B, 3, H, W) normalised images as (B, D) float32 of unit length."""
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled and projected features (B, D) of (B, 3, H, W) normalised images, before normalisation."""
         features = self.trunk.forward_features(images)  # type: ignore[operator]
         token = class_token(features, self.trunk)
-        vectors = self.project(self.pool(as_map(features, self.trunk, self.width), token))
-        return functional.normalize(vectors.float(), dim=1)
+        vectors: Tensor = self.project(self.pool(as_map(features, self.trunk, self.width), token))
+        return vectors
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed (B, 3, H, W) normalised images as (B, D) float32 of unit length."""
+        return functional.normalize(self.features(images).float(), dim=1)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; frozen parts stay in evaluation mode."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,13 @@ def choose_device(setting: str = "auto") -> torch.device:
     return device
 
 
-def save_model(model: Model, directory: Path, *, overwrite: bool = False) -> ModelManifest:
+def save_model(
+    model: Model,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    beside: Callable[[Path], None] | None = None,
+) -> ModelManifest:
     """Write a model directory; whatever happens, the old one or the new one is whole.
 
     A process killed between the two renames leaves the old one beside it as `.NAME.old`.
@@ -87,6 +94,7 @@ def save_model(model: Model, directory: Path, *, overwrite: bool = False) -> Mod
         model: What to write. Its `sha256` is set to that of the weights file.
         directory: Created; its parent must exist or can be made.
         overwrite: Replace an existing model directory, or an empty one.
+        beside: Writes what else belongs to the model into the new directory before it takes its place.
 
     Raises:
         UsageError: The directory exists and `overwrite` is False, or it holds something else than a model.
@@ -105,6 +113,8 @@ def save_model(model: Model, directory: Path, *, overwrite: bool = False) -> Mod
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         manifest = _write(model, work)
+        if beside is not None:
+            beside(work)
         _replace(work, directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)

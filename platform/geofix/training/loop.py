@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from geofix.errors import GeofixError, ServiceError, UsageError
+from geofix.errors import ServiceError, UsageError
 from geofix.log import progress
 from geofix.losses.sampled import SampledNegatives
 from geofix.models.registry import choose_device
@@ -29,6 +26,7 @@ from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team, own_device
 from geofix.training.first_values import set_to_means
 from geofix.training.keep import judge, result_of
+from geofix.training.loading import decoded
 from geofix.training.run import Run, prepare, readers
 from geofix.training.samples import Augmentation, Batch, Pairs
 from geofix.training.signals import Stop, stop_on_signals
@@ -205,46 +203,8 @@ def _batches(run: Run) -> Iterator[Batch]:
         side_m=config.tiles.side_m,
         augmentation=Augmentation(config.tiles.turn, config.tiles.shift_m, section.crop, colours),
     )
-    # A process that Celery forked may have no children of its own.
-    workers = 0 if current_process().daemon else config.workers
-    loader = DataLoader(
-        _Guarded(pairs),
-        batch_size=None,
-        sampler=range(clock.place, len(plan)),
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        pin_memory=run.state.device.type == "cuda",
-        worker_init_fn=_begin_worker,
-        # Each loader draws a seed: from the run's own generator a resumed epoch would draw one more.
-        generator=torch.Generator(),
-    )
-    for found in loader:
-        if isinstance(found, GeofixError):
-            raise found
-        yield found
-
-
-class _Guarded(Dataset[Batch | GeofixError]):
-    """Hands errors over as they are: DataLoader would bury them in the text of a traceback."""
-
-    def __init__(self, pairs: Pairs) -> None:
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, step: int) -> Batch | GeofixError:
-        try:
-            return self._pairs[step]
-        except GeofixError as error:
-            return error
-
-
-def _begin_worker(_: int) -> None:
-    """Decoding processes leave the cores to the training, and their end to it as well."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    pin = run.state.device.type == "cuda"
+    return decoded(pairs, clock.place, workers=config.workers, pin=pin)
 
 
 def _sampled(run: Run) -> SampledNegatives | None:

@@ -41,7 +41,7 @@ def build_networks(config: TrainingConfig, *, aerial: bool) -> dict[str, Encoder
 
 
 def encoder_config(
-    section: EncoderSection, dimension: int, *, seed: int, role: str, separate: bool = False
+    section: EncoderSection, dimension: int | None, *, seed: int, role: str, separate: bool = False
 ) -> EncoderConfig:
     """The encoder that a section describes, its input transform resolved.
 

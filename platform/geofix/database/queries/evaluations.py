@@ -17,6 +17,18 @@ from geofix.errors import NotFoundError, UsageError
 
 FIND = "SELECT * FROM geofix.evaluation WHERE name = %(name)s"
 LIST = "SELECT * FROM geofix.evaluation_summary ORDER BY created_at"
+WITH_DATASETS = """
+SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, m.name AS model, e.n, e.metrics, asked.datasets
+FROM geofix.evaluation e
+LEFT JOIN geofix.model m USING (model_id)
+CROSS JOIN LATERAL (
+    SELECT array_agg(DISTINCT d.name ORDER BY d.name) AS datasets
+    FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id) JOIN geofix.dataset d USING (dataset_id)
+    WHERE ep.evaluation_id = e.evaluation_id
+) asked
+WHERE NOT e.config ? 'in_the_making' AND e.metrics ? 'accuracy_km' AND asked.datasets IS NOT NULL
+ORDER BY e.created_at, e.evaluation_id
+"""
 DELETE = "DELETE FROM geofix.evaluation WHERE name = %(name)s"
 INSERT = """
 INSERT INTO geofix.evaluation (name, localizer, model_id, code_set_id, snapshot_id, split, level, search_method, region_geom,
@@ -87,6 +99,12 @@ def list_evaluations(conn: Connection) -> list[dict[str, Any]]:
     """One summary row per evaluation, oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(LIST).fetchall()
+
+
+def list_with_datasets(conn: Connection) -> list[dict[str, Any]]:
+    """Every measured evaluation with its metrics and the data sets whose photos it asked, oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(WITH_DATASETS).fetchall()
 
 
 def insert_evaluation(conn: Connection, values: Mapping[str, Any], *, replace: bool) -> int:

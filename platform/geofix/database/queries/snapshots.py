@@ -74,6 +74,10 @@ WHERE s.snapshot_id = %(snapshot_id)s AND (%(splits)s::text[] IS NULL OR s.split
   AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
 ORDER BY s.photo_id
 """
+AUTHORS = """
+SELECT s.photo_id, p.author FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
+WHERE s.snapshot_id = %(snapshot_id)s ORDER BY s.photo_id
+"""
 FILES = """
 SELECT p.uri, public.ST_X(p.geom), public.ST_Y(p.geom) FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
 WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s AND p.uri IS NOT NULL
@@ -271,3 +275,8 @@ def snapshot_photos(
 def split_files(conn: Connection, snapshot_id: int, split: str, limit: int) -> list[tuple[str, float, float]]:
     """Up to `limit` photos of a split as (uri, lon, lat), chosen by their content, so the same in every database."""
     return conn.execute(FILES, {"snapshot_id": snapshot_id, "split": split, "limit": limit}).fetchall()
+
+
+def snapshot_authors(conn: Connection, snapshot_id: int) -> dict[int, str | None]:
+    """Author of every photo of a snapshot, None where none is known."""
+    return dict(conn.execute(AUTHORS, {"snapshot_id": snapshot_id}).fetchall())
