@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import shapely
@@ -13,7 +14,7 @@ from photo_files import add_region, jpeg, points, rows, square
 from shapely.geometry import shape
 
 from geofix.database.engine import Connection, connect
-from geofix.database.queries.photos import RegionCounts, assign_regions
+from geofix.database.queries.photos import ASSIGN_NEAREST, RegionCounts, assign_regions
 from geofix.ingest.photos import ingest_photos
 
 
@@ -77,6 +78,27 @@ def test_regions_inside_nearest_and_none(conn, tmp_path):
     conn.execute("DELETE FROM region WHERE region_id = ANY(%s)", ([a, far],))
     add_region(conn, "country", "D", square(10.25, 4, 11, 6))
     assert assign_regions(conn, refresh=True)["country"] == RegionCounts(1, 3)
+
+
+def test_distances_are_measured_for_photos_without_a_region_alone(conn, tmp_path):
+    """Whatever the planner believes: its statistics are of the few photos that were there before."""
+    add_region(conn, "country", "A", square(0, 0, 10, 10))
+    points(conn, *[(1 + i / 10, 1) for i in range(10)], tmp=tmp_path)
+    assign_regions(conn)
+    points(conn, *[(1 + i / 100, 2) for i in range(300)], (10.1, 5), (50, 50), dataset="many", tmp=tmp_path)
+    params = {"level": "country", "dataset_id": None, "max_m": 25_000.0}
+    plan = conn.execute("EXPLAIN (FORMAT JSON) " + ASSIGN_NEAREST, params).fetchone()[0][0]["Plan"]
+    first = next(node for node in nodes(plan) if node.get("Subplan Name") == "CTE lacking")
+    inside = [node for node in nodes(first) if node.get("Relation Name") == "photo_record"]
+    assert inside and inside == [node for node in nodes(plan) if node.get("Relation Name") == "photo_record"]
+    assert assign_regions(conn)["country"] == RegionCounts(300, 1)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's nodes."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
 
 
 def test_a_photo_that_moves_gets_another_region(conn, tmp_path):

@@ -39,7 +39,12 @@ ORDER BY p.photo_id, r.area_km2, r.code
 ON CONFLICT DO NOTHING
 
 -- ASSIGN_NEAREST
-WITH admin1_home AS MATERIALIZED (
+WITH lacking AS MATERIALIZED (
+    SELECT p.photo_id, p.geom
+    FROM photo_record p
+    WHERE (%(dataset_id)s::int8 IS NULL OR p.dataset_id = %(dataset_id)s)
+      AND NOT EXISTS (SELECT FROM photo_region a WHERE a.photo_id = p.photo_id AND a.level = %(level)s)
+), admin1_home AS MATERIALIZED (
     SELECT DISTINCT ON (r.region_id) r.region_id, part.region_id AS country_id
     FROM region r
     JOIN region_part part ON part.level = 'country' AND ST_Intersects(part.geom, ST_PointOnSurface(r.geom))
@@ -48,7 +53,7 @@ WITH admin1_home AS MATERIALIZED (
 )
 INSERT INTO photo_region (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
-FROM photo_record p
+FROM lacking p
 CROSS JOIN LATERAL (
     SELECT %(max_m)s::float8 / 110574 AS dlat,
            least(180, %(max_m)s::float8 / (110574 * greatest(1e-6, cos(radians(
@@ -71,8 +76,6 @@ WHERE near.distance_m <= %(max_m)s
     SELECT FROM photo_region c
     JOIN admin1_home home ON home.region_id = near.region_id
     WHERE c.photo_id = p.photo_id AND c.level = 'country' AND c.region_id <> home.country_id))
-  AND (%(dataset_id)s::int8 IS NULL OR p.dataset_id = %(dataset_id)s)
-  AND NOT EXISTS (SELECT FROM photo_region a WHERE a.photo_id = p.photo_id AND a.level = %(level)s)
 ON CONFLICT DO NOTHING
 
 -- ANALYZE
