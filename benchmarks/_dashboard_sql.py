@@ -51,8 +51,9 @@ def slow(log: Path, since: dict[Path, int]) -> list[Slow]:
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:
     starts = list(_ENTRY.finditer(text))
-    for here, after in zip(starts, [*starts[1:], None], strict=True):
-        yield here[1], text[here.end() : None if after is None else after.start()]
+    ends = [*(entry.start() for entry in starts[1:]), len(text)]
+    for here, end in zip(starts, ends, strict=False):  # a text without an entry has an end nevertheless
+        yield here[1], text[here.end() : end]
 
 
 def _names() -> list[tuple[str, re.Pattern[str]]]:

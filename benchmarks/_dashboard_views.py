@@ -20,7 +20,7 @@ class Change:
     """One control of a page.
 
     Attributes:
-        value: What is chosen, as it is written there, or the button's name.
+        value: What is chosen, as it is written there, or the name of a button or toggle.
         label: Of a select box.
         kind: What it is.
         says: What stands in the address, or as text on the page, once the change is there.
@@ -29,7 +29,7 @@ class Change:
 
     value: str
     label: str = ""
-    kind: Literal["select", "segment", "button"] = "segment"
+    kind: Literal["select", "segment", "button", "toggle"] = "segment"
     says: str = ""
     shown: tuple[str, ...] = ()
 
@@ -54,6 +54,16 @@ def segment(value: str, says: str, *shown: str) -> Change:
     return Change(value, "", "segment", says, shown)
 
 
+def within(value: str, metres: int, *shown: str) -> Change:
+    """A distance of the accuracy page."""
+    return select("Within", value, f"threshold={metres}", *shown)
+
+
+def by(value: str, code: str) -> Change:
+    """How the accuracy page cuts places, in a map and a table."""
+    return select("By", value, f"level_by={code}", MAP, TABLE)
+
+
 VIEWS = (
     View("Overview", "", (METRIC, MAP, TABLE)),
     View(
@@ -72,12 +82,12 @@ VIEWS = (
         "accuracy",
         (METRIC, MAP, TABLE),
         (
-            select("Within", "500 m", "threshold=500", MAP, TABLE),
-            select("By", "admin1", "level_by=admin1", MAP, TABLE),
-            select("By", "S2 level 8", "level_by=s2-8", MAP, TABLE),
-            select("By", "S2 level 12", "level_by=s2-12", MAP, TABLE),
+            within("500 m", 500, MAP, TABLE),
+            by("admin1", "admin1"),
+            by("S2 level 8", "s2-8"),
+            by("S2 level 12", "s2-12"),
             select("Evaluation", "knn-test_seen", "evaluation=knn-test_seen", MAP, TABLE),
-            select("Within", "25 km", "threshold=25000", MAP, TABLE),
+            within("25 km", 25000, MAP, TABLE),
         ),
     ),
     View(
@@ -85,7 +95,7 @@ VIEWS = (
         "accuracy?in=country:CB&level_by=s2-10",
         (METRIC, MAP, TABLE),
         (
-            select("Within", "100 m", "threshold=100", MAP, TABLE),
+            within("100 m", 100, MAP, TABLE),
             segment("Errors", "view=errors", CHART),
             segment("Worst photos", "view=photos", IMAGE),
         ),
@@ -95,7 +105,7 @@ VIEWS = (
         "accuracy?view=errors",
         (METRIC, CHART, MAP, TABLE),
         (
-            select("Within", "100 m", "threshold=100", CHART, MAP),
+            within("100 m", 100, CHART, MAP),
             select("Evaluation", "cellcode-test_unseen", "evaluation=cellcode-test_unseen", CHART, MAP),
         ),
     ),
@@ -110,8 +120,8 @@ VIEWS = (
         "accuracy?view=compare&evaluation=cellcode-test_seen&with=knn-test_seen",
         (METRIC, MAP, TABLE),
         (
-            select("By", "S2 level 9", "level_by=s2-9", MAP, TABLE),
-            select("Within", "500 m", "threshold=500", MAP, TABLE),
+            by("S2 level 9", "s2-9"),
+            within("500 m", 500, MAP, TABLE),
         ),
     ),
     View(
@@ -175,6 +185,7 @@ VIEWS = (
             segment("Rejects", "part=rejects", TABLE),
             select("Reason", "no_gps", "reason=no_gps", TABLE),
             segment("Snapshots", "part=snapshots", CHART, TABLE),
+            Change("Sequences, cells and blocks too", kind="toggle", shown=(CHART, TABLE)),
             segment("Regions", "part=regions", TABLE),
             segment("admin1", "regions=admin1", TABLE),
         ),

@@ -4,16 +4,15 @@ Its own PostgreSQL and Redis with made photos, codes, evaluations and jobs; the 
 
     .venv/bin/python benchmarks/dashboard.py
     .venv/bin/python benchmarks/dashboard.py --keep /var/tmp/geofix-bench --only pages --repeats 3
+    .venv/bin/python benchmarks/dashboard.py --keep /var/tmp/geofix-bench --json dashboard.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -25,23 +24,15 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from _dashboard_report import Measured, say
+from _dashboard_views import View
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 SEEDED = "seeded.json"
-FIRST_MS, CHANGE_MS, QUERY_MS = 2_000, 1_000, 300
 ONE_JOB = (
     "SELECT job_id::text FROM job WHERE kind = %s AND state = 'succeeded' ORDER BY submitted_at DESC LIMIT 1"
 )
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that so many are not above; of few values p95 is the largest."""
-    return sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
 
 
 def main() -> None:
@@ -55,7 +46,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="Of every first view and every change.")
     parser.add_argument("--views", type=int, default=200, help="Page views of the memory measurement.")
     parser.add_argument("--keep", type=Path, help="Folder of the filled cluster, made or used again.")
+    parser.add_argument("--json", type=Path, help="File that all figures are written to as well.")
     options = parser.parse_args()
+    if options.json is not None:
+        options.json = options.json.resolve()
     for name in list(os.environ):
         if name.startswith(("PG", "GEOFIX_")):
             del os.environ[name]
@@ -155,9 +149,38 @@ def dashboard(home: Path) -> Iterator[tuple[str, int]]:
 
 
 def measure(home: Path, log: Path, options: argparse.Namespace) -> None:
-    """Pages and memory; the table at the end."""
+    """Pages and memory; tables at the end, and the file that was asked for."""
+    import _dashboard_report as report
     from _dashboard_browser import chromium, first_view, visitor
     from _dashboard_sql import position, slow
+
+    views = chosen(options.pages)
+    found = report.Measured(load=[os.getloadavg()[0]])
+    with dashboard(home) as (address, pid), chromium() as browser:
+        with visitor(browser) as page:
+            say(f"very first page of a new server: {first_view(page, address, views[0]):.0f} ms")
+        with visitor(browser) as page:
+            say(f"a browser with an empty cache, warm server: {first_view(page, address, views[0]):.0f} ms")
+            for view in views:
+                first_view(page, address, view)
+            since = position(log)
+            if options.only in (None, "pages"):
+                pages(page, address, views, options.repeats, found)
+                found.statements = slow(log, since)
+                report.times(found)
+                report.statements(found)
+        if options.only in (None, "memory"):
+            memory(browser, address, pid, views, options.views, found)
+            report.memory(found)
+    found.load.append(os.getloadavg()[0])
+    say(f"\nload of the machine: {found.load[0]:.1f} before, {found.load[1]:.1f} after")
+    if options.json is not None:
+        document = report.document(found, json.loads((home / SEEDED).read_text()))
+        options.json.write_text(f"{json.dumps(document, indent=1)}\n")
+
+
+def chosen(text: str) -> list[View]:
+    """Views whose name holds a text, with the ids of jobs that are there."""
     from _dashboard_views import VIEWS
 
     from geofix.database.engine import connect
@@ -165,101 +188,40 @@ def measure(home: Path, log: Path, options: argparse.Namespace) -> None:
     with connect("reader") as conn:
         jobs = {kind: conn.execute(ONE_JOB, (kind,)).fetchone() for kind in ("pipeline", "train")}
     ids = {kind: row[0] if row else "" for kind, row in jobs.items()}
-    views = [replace(view, path=view.path.format(**ids)) for view in VIEWS if options.pages in view.name]
-    say(f"load {os.getloadavg()[0]:.1f}")
-    with dashboard(home) as (address, pid), chromium() as browser:
-        with visitor(browser) as page:
-            say(f"very first page of a new server: {first_view(page, address, VIEWS[0]):.0f} ms")
-        with visitor(browser) as page:
-            say(f"a browser with an empty cache, warm server: {first_view(page, address, VIEWS[0]):.0f} ms")
-            for view in views:
-                first_view(page, address, view)
-            since = position(log)
-            if options.only in (None, "pages"):
-                firsts, changes = pages(page, address, views, options.repeats)
-                report(firsts, changes)
-                statements(slow(log, since))
-        if options.only in (None, "memory"):
-            memory(browser, address, pid, views, options.views)
-    say(f"load {os.getloadavg()[0]:.1f}")
+    views = [replace(view, path=view.path.format(**ids)) for view in VIEWS if text in view.name]
+    if not views:
+        sys.exit(f"No view's name holds {text!r}: {', '.join(view.name for view in VIEWS)}.")
+    return views
 
 
-Times = dict[str, list[float]]
-
-
-def pages(
-    page: Any, address: str, views: list[Any], repeats: int
-) -> tuple[Times, dict[tuple[str, str], list[float]]]:
+def pages(page: Any, address: str, views: list[View], repeats: int, found: Measured) -> None:
     """Milliseconds of first views and of changes, the server's caches emptied before every view."""
     from _dashboard_browser import changed, first_view, forget
 
-    firsts: Times = {}
-    changes: dict[tuple[str, str], list[float]] = {}
     for turn in range(repeats):
         for view in views:
             forget(page, address)
             took = first_view(page, address, view)
-            firsts.setdefault(view.name, []).append(took)
+            found.firsts.setdefault(view.name, []).append(took)
             told = [f"{took:.0f}"]
             for change in view.changes:
                 took = changed(page, change)
                 name = f"{change.label} {change.value}".strip()
-                changes.setdefault((view.name, name), []).append(took)
+                found.changes.setdefault((view.name, name), []).append(took)
                 told.append(f"{name} {took:.0f}")
             say(f"{turn + 1}/{repeats} {view.name}: {', '.join(told)} ms")
-    return firsts, changes
 
 
-def report(firsts: Times, changes: dict[tuple[str, str], list[float]]) -> None:
-    """Markdown: first views, then changes; what misses its target is marked."""
-
-    def row(name: str, values: list[float], target: int) -> str:
-        high = percentile(values, 0.95)
-        missed = " **missed**" if high > target else ""
-        return f"| {name} | {statistics.median(values):,.0f} | {high:,.0f}{missed} | {len(values)} |"
-
-    say(f"\n| first view (target {FIRST_MS:,} ms) | p50 ms | p95 ms | n |\n| --- | --- | --- | --- |")
-    for name, values in firsts.items():
-        say(row(name, values, FIRST_MS))
-    say(row("all", [value for values in firsts.values() for value in values], FIRST_MS))
-    say(f"\n| change (target {CHANGE_MS:,} ms) | p50 ms | p95 ms | n |\n| --- | --- | --- | --- |")
-    for (view, name), values in changes.items():
-        say(row(f"{view}: {name}", values, CHANGE_MS))
-    if changes:
-        say(row("all", [value for values in changes.values() for value in values], CHANGE_MS))
-
-
-def statements(found: list[Any]) -> None:
-    """Markdown: the statements that took longest."""
-    from _dashboard_sql import LOGGED_MS
-
-    say(f"\n| statement (logged from {LOGGED_MS} ms) | longest ms | median ms | n |")
-    say("| --- | --- | --- | --- |")
-    for item in found[:20]:
-        missed = " **over**" if max(item.took) > QUERY_MS else ""
-        middle = statistics.median(item.took)
-        say(f"| {item.name} | {max(item.took):,.0f}{missed} | {middle:,.0f} | {len(item.took)} |")
-
-
-def memory(browser: Any, address: str, pid: int, views: list[Any], count: int) -> None:
+def memory(browser: Any, address: str, pid: int, views: list[View], count: int, found: Measured) -> None:
     """Resident memory of the server over page views, each of a visitor of its own."""
     from _dashboard_browser import first_view, visitor
 
-    sizes: list[float] = []
     for turn in range(count):
         with visitor(browser) as page:
             first_view(page, address, views[turn % len(views)])
-        sizes.append(resident_mb(pid))
+        found.memory.append(resident_mb(pid))
         if (turn + 1) % 20 == 0:
-            say(f"memory after {turn + 1} page views: {sizes[-1]:.0f} MB")
-    half = sizes[len(sizes) // 2 :]
-    slope = statistics.linear_regression(range(len(half)), half).slope if len(half) > 1 else 0.0
-    say("\n| memory of the server | MB |\n| --- | --- |")
-    say(f"| after the first page view | {sizes[0]:.0f} |")
-    say(f"| after {len(sizes) // 2} | {half[0]:.0f} |")
-    say(f"| after {len(sizes)} | {sizes[-1]:.0f} |")
-    say(f"| largest | {max(sizes):.0f} |")
-    say(f"| slope of the second half, per 100 page views | {100 * slope:+.1f} |")
+            say(f"memory after {turn + 1} page views: {found.memory[-1]:.0f} MB")
 
 
 def resident_mb(pid: int) -> float:

@@ -80,6 +80,7 @@ def table(name: str, *args: Any) -> pd.DataFrame:
             dashboard.region_levels,
             dashboard.regions,
             dashboard.coverage,
+            dashboard.photo_cells,
             dashboard.trace,
             dashboard.reject_counts,
             dashboard.rejects,

@@ -129,5 +129,13 @@ def suggestions() -> dict[str, list[str]]:
         "source": names["aerial"],
         "region": regions,
         "within": regions,
-        "localizer": ["cellcode", "cellmean", "knn", "knn_density", "aerial_only", "prototype_only"],
+        "localizer": localizers(),
     }
+
+
+def localizers() -> list[str]:
+    """Names of all localizers: those of code sets by recipe, then those that are fitted or trained."""
+    from geofix.localizers.code_set import NAMES
+    from geofix.localizers.fit import FITTED
+
+    return list(dict.fromkeys([*sorted(NAMES.values()), *FITTED]))

@@ -184,8 +184,10 @@ def day(value: Any) -> str:
 
 
 def count(value: int) -> str:
-    """A number of things: 12,345, and 1.22 M above a million."""
-    return f"{value:,}" if value < 1_000_000 else f"{value / 1e6:,.2f} M"
+    """A number of things that fits a narrow tile: 12,345, then 123 k, and 1.22 M above a million."""
+    if value < 100_000:
+        return f"{value:,}"
+    return f"{value / 1e3:,.0f} k" if value < 999_500 else f"{value / 1e6:,.2f} M"
 
 
 def radius(value: float) -> str:

@@ -15,6 +15,8 @@ from geofix.database.queries import evaluations, photos, regions, snapshots
 from geofix.database.queries.models import find_model
 from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.evaluation.run import measure
+from geofix.partitions.adaptive import nested_partitions
+from geofix.partitions.store import store_partitions
 from geofix.spatial import s2
 from geofix.spatial.distance import great_circle_m
 from helpers import add_model, random_codes
@@ -91,6 +93,8 @@ def fill(database: Database, folder: Path) -> World:
             CellVectors(cells, vectors, bias, both, np.arange(50) % 2 == 0),
             snapshot_id=None,
         )
+        half = nested_partitions("halves", lonlat[:, 0], lonlat[:, 1], tau_min=2, tau_max=(60, 15))
+        store_partitions(conn, half, dataset_ids=[source])
         conn.commit()
     return World(database, ids, country, errors)
 

@@ -114,7 +114,8 @@ def test_numbers_are_written_for_people():
         "2,500 km",
     ]
     assert [theme.radius(x) for x in (50.0, 25_000.0)] == ["50 m", "25 km"]
-    assert [theme.count(x) for x in (1234, 1_215_776)] == ["1,234", "1.22 M"]
+    counted = {1234: "1,234", 99_999: "99,999", 100_000: "100 k", 999_600: "1.00 M", 1_215_776: "1.22 M"}
+    assert {x: theme.count(x) for x in counted} == counted
     assert theme.metres(float("nan")) == "–" and theme.metres(float("inf")) == "no answer"
     assert theme.interval(27.04, 55.51) == "27.0–55.5 %" and theme.percent(None) == "–"
 

@@ -180,6 +180,17 @@ def test_data_page_shows_rejects_and_splits(filled):
     assert len(well(page("sources", part="regions")).dataframe[0].value) == 3
 
 
+def test_a_large_snapshot_is_counted_when_asked_for(filled, monkeypatch):
+    from geofix_dashboard.views import sources
+
+    monkeypatch.setattr(sources, "MANY_PHOTOS", 10)
+    test = well(page("sources", part="snapshots"))
+    frozen = test.dataframe[0].value
+    assert list(frozen.columns) == ["split", "photos"] and list(frozen["photos"]) == [TOTAL // 2]
+    splits = well(test.toggle(key="splits_whole").set_value(True).run()).dataframe[0].value
+    assert splits["photos"].sum() == TOTAL and (splits["sequences"] > 0).all()
+
+
 def run_sql(statement: str) -> AppTest:
     test = well(page("sql"))
     test.text_area(key="sql_text").set_value(statement)

@@ -131,6 +131,48 @@ def test_differences_count_gains_and_losses(filled):
         assert -100 <= row["low"] <= row["difference"] <= row["high"] <= 100
 
 
+PAIRS = """
+SELECT count(*) FILTER (WHERE a.hit AND NOT b.hit), count(*) FILTER (WHERE b.hit AND NOT a.hit), count(*)
+FROM evaluation_hits('first', %(t)s) AS a JOIN evaluation_hits('second', %(t)s) AS b USING (photo_id)
+"""
+# Asked photo by photo: is one of the first K answers near enough?
+FOUND = """
+SELECT count(*), count(*) FILTER (WHERE EXISTS (
+         SELECT FROM prediction r WHERE r.evaluation_id = h.evaluation_id AND r.photo_id = h.photo_id
+           AND r.rank <= %(k)s AND r.error_m < %(t)s))
+FROM (SELECT evaluation_id('first') AS evaluation_id, photo_id FROM evaluation_hits('first', %(t)s)) AS h
+"""
+
+
+@pytest.mark.parametrize("drop", ["first", "second"])
+def test_comparison_and_recall_keep_to_the_protocol(filled, drop):
+    with connect("owner") as conn:
+        conn.execute("UPDATE evaluation SET comparison = '<'")
+        conn.execute("UPDATE evaluation SET missing_policy = 'drop' WHERE name = %s", (drop,))
+        conn.execute("UPDATE photo_record SET gps_accuracy_m = photo_id % 7 * 40 WHERE photo_id % 2 = 0")
+        error = float(filled.errors["first"][3, 0])  # a radius that one photo's error is equal to
+        for t in (T, error):
+            rows = dashboard_accuracy.compare_places(conn, "first", "second", 6, t, EVERYWHERE, tolerance=0.0)
+            counted = tuple(int(rows[name].sum()) for name in ("gains", "losses", "n"))
+            assert counted == conn.execute(PAIRS, {"t": t}).fetchone() and 0 < counted[2] < TOTAL
+            for row in dashboard_accuracy.recall(conn, "first", (1, 2, 3), (t,), EVERYWHERE).itertuples():
+                found = conn.execute(FOUND, {"k": row.k, "t": row.radius_m}).fetchone()
+                assert (row.n, row.hits) == found
+        conn.rollback()
+
+
+def test_photos_are_counted_per_cell(filled):
+    with connect("reader") as conn:
+        rows = dashboard.photo_cells(conn, 9)
+        few = dashboard.photo_cells(conn, 9, limit=2)
+        counted = dict(
+            conn.execute("SELECT s2_token(s2_parent(s2_id, 9)), count(*) FROM photo_record GROUP BY 1")
+        )
+    assert dict(zip(rows["code"], rows["photos"], strict=True)) == counted and len(rows) > 5
+    assert list(few["code"]) == list(rows["code"][:2]) and few["cells"].iloc[0] == len(rows)
+    assert few["all_photos"].iloc[0] == TOTAL and rows["photos"].is_monotonic_decreasing
+
+
 def test_coverage_counts_everything_once_and_keeps_to_a_region(filled):
     with connect("reader") as conn:
         rows = dashboard.coverage(conn, 10, None, None)

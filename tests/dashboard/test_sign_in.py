@@ -57,20 +57,22 @@ def test_sign_in_look_and_leave(filled, tmp_path):
 
 
 def visit(browser, address, known, person, role) -> None:
-    """Sign in as somebody in a browser that knows nobody, look at the jobs, and leave."""
+    """Sign in as somebody in a browser that knows nobody, come to the page asked for, see the jobs, leave."""
     from playwright.sync_api import expect
 
     known.who = {"email": person, "email_verified": True}
     page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
     page.set_default_timeout(WAIT_MS)
-    page.goto(f"{address}/jobs")
+    page.goto(f"{address}/data?part=regions")
     page.get_by_role("button", name="Sign in").wait_for()
-    for hidden in ("No job was submitted yet.", "Overview"):
+    for hidden in ("Arland", "Overview"):
         expect(settled(page).get_by_text(hidden)).to_have_count(0)
     page.get_by_role("button", name="Sign in").click()
     if not role:
         page.get_by_text(f"{person} is on neither list").wait_for()
     else:
+        page.get_by_text("n = 3 regions").wait_for()  # what was asked for before, not the start page
+        assert page.url == f"{address}/data?part=regions"
         page.get_by_text(f"{person.lower()} · {role}").wait_for()
         page.get_by_role("link", name="Jobs").click()
         page.get_by_text("No job was submitted yet.").wait_for()

@@ -81,6 +81,15 @@ def test_only_what_differs_from_the_default_is_sent():
     assert job_forms.parameters(train, {**given, "changes": '{"epochs": 2}'})["changes"] == {"epochs": 2}
 
 
+def test_a_form_offers_every_localizer(towns):
+    from geofix.localizers.code_set import NAMES
+    from geofix.localizers.trained import TRAINED
+
+    offered = job_data.suggestions()["localizer"]
+    assert {*NAMES.values(), *TRAINED, "knn", "most_photographed"} <= set(offered)
+    assert len(offered) == len(set(offered))
+
+
 def test_a_submitted_form_becomes_a_job(towns, unpublished):
     test = well(page("jobs", view="submit", submit="recall_check"))
     test.selectbox(key="job_recall_check__code_set").set_value("means")

@@ -165,6 +165,13 @@ SELECT geofix.s2_token(s2_id) AS cell, photos, aerial_tiles, first_captured_at, 
        has_prototype, has_aerial, total.*, s2_id
 FROM fullest CROSS JOIN total ORDER BY photos DESC, aerial_tiles DESC, s2_id
 
+-- PHOTO_CELLS
+WITH cell AS (
+  SELECT (p.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id, count(*) AS photos FROM geofix.photo_record p GROUP BY 1
+)
+SELECT geofix.s2_token(s2_id) AS code, photos, count(*) OVER () AS cells, (sum(photos) OVER ())::bigint AS all_photos, s2_id
+FROM cell ORDER BY photos DESC, s2_id LIMIT %(limit)s
+
 -- REJECT_COUNTS
 SELECT d.name AS dataset, r.kind, r.reason, count(*) AS rejects, min(r.source_key) AS example, max(r.seen_at) AS last_seen
 FROM geofix.reject r JOIN geofix.dataset d USING (dataset_id)

@@ -71,8 +71,8 @@ ORDER BY c.n DESC, 1 LIMIT %(limit)s
 -- QUANTILES
 WITH
 asked AS (
-  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
-         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  SELECT ep.photo_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell
   FROM geofix.evaluation e
   JOIN geofix.evaluation_photo ep USING (evaluation_id)
   JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
@@ -87,10 +87,8 @@ SELECT count(*), percentile_disc(%(shares)s::float8[]) WITHIN GROUP (ORDER BY co
 FROM asked
 
 -- RECALL
-WITH
-asked AS (
-  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
-         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+WITH asked AS (
+  SELECT ep.photo_id, coalesce(p.gps_accuracy_m, 0) AS gps_m
   FROM geofix.evaluation e
   JOIN geofix.evaluation_photo ep USING (evaluation_id)
   JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
@@ -100,20 +98,22 @@ asked AS (
     AND (%(region_code)s::text IS NULL OR EXISTS (
       SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
       WHERE fr.photo_id = p.photo_id AND fr.level = %(region_level)s AND fg.code = %(region_code)s))
-), ranked AS (
-  SELECT a.photo_id, a.comparison, a.gps_accuracy_m, r.rank, r.error_m,
-         min(r.error_m) OVER (PARTITION BY r.photo_id ORDER BY r.rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before_m
-  FROM asked a JOIN geofix.prediction r ON r.evaluation_id = a.evaluation_id AND r.photo_id = a.photo_id
-), found AS (
-  SELECT b.rank, rs.radius_m, count(*) AS photos
-  FROM ranked b CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
-  WHERE (b.before_m IS NULL OR b.error_m < b.before_m) AND coalesce(b.gps_accuracy_m, 0) <= rs.radius_m
-    AND CASE b.comparison WHEN '<' THEN b.error_m < rs.radius_m AND coalesce(b.before_m >= rs.radius_m, true)
-        ELSE b.error_m <= rs.radius_m AND coalesce(b.before_m > rs.radius_m, true) END
-  GROUP BY 1, 2
+), known AS (
+  SELECT gps_m, count(*) AS n FROM asked GROUP BY 1
 ), total AS (
-  SELECT rs.radius_m, count(*) AS n FROM asked a CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
-  WHERE coalesce(a.gps_accuracy_m, 0) <= rs.radius_m GROUP BY 1
+  SELECT rs.radius_m, sum(w.n)::bigint AS n
+  FROM known w JOIN unnest(%(radii)s::float8[]) AS rs(radius_m) ON w.gps_m <= rs.radius_m GROUP BY 1
+), first AS (
+  SELECT r.photo_id, rs.radius_m, min(r.rank) AS rank
+  FROM geofix.evaluation e JOIN geofix.prediction r USING (evaluation_id)
+  JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
+    ON CASE e.comparison WHEN '<' THEN r.error_m < rs.radius_m ELSE r.error_m <= rs.radius_m END
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s)
+    AND r.error_m <= (SELECT max(m.radius_m) FROM unnest(%(radii)s::float8[]) AS m(radius_m))
+  GROUP BY 1, 2
+), found AS (
+  SELECT f.rank, f.radius_m, count(*) AS photos
+  FROM first f JOIN asked a ON a.photo_id = f.photo_id AND a.gps_m <= f.radius_m GROUP BY 1, 2
 ), counted AS (
   SELECT ks.k, t.radius_m, t.n, coalesce(sum(f.photos), 0)::bigint AS hits
   FROM total t CROSS JOIN unnest(%(ks)s::integer[]) AS ks(k)
@@ -125,8 +125,8 @@ FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY 1, 2
 -- ERROR_LINES
 WITH
 asked AS (
-  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
-         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  SELECT ep.photo_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell
   FROM geofix.evaluation e
   JOIN geofix.evaluation_photo ep USING (evaluation_id)
   JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
@@ -144,8 +144,8 @@ FROM asked WHERE geom IS NOT NULL ORDER BY hashint8(photo_id), photo_id LIMIT %(
 -- WORST
 WITH
 asked AS (
-  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
-         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
+  SELECT ep.photo_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell
   FROM geofix.evaluation e
   JOIN geofix.evaluation_photo ep USING (evaluation_id)
   JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
@@ -212,10 +212,19 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
 -- COMPARE_CELLS
 WITH
 pair AS (
-  SELECT p.photo_id, p.s2_id, p.hit AS hit_a, b.hit AS hit_b
-  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
-  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b ON b.photo_id = p.photo_id
-  WHERE
+  SELECT p.photo_id, p.s2_id, coalesce(CASE ea.comparison WHEN '<' THEN ra.error_m < %(threshold_m)s ELSE ra.error_m <= %(threshold_m)s END,
+                  false) AS hit_a, coalesce(CASE eb.comparison WHEN '<' THEN rb.error_m < %(threshold_m)s ELSE rb.error_m <= %(threshold_m)s END,
+                  false) AS hit_b
+  FROM geofix.evaluation ea
+  JOIN geofix.evaluation_photo a ON a.evaluation_id = ea.evaluation_id
+  CROSS JOIN geofix.evaluation eb
+  JOIN geofix.evaluation_photo b ON b.evaluation_id = eb.evaluation_id AND b.photo_id = a.photo_id
+  JOIN geofix.photo_record p ON p.photo_id = a.photo_id
+  LEFT JOIN geofix.prediction ra ON ra.evaluation_id = a.evaluation_id AND ra.photo_id = a.photo_id AND ra.rank = 1
+  LEFT JOIN geofix.prediction rb ON rb.evaluation_id = b.evaluation_id AND rb.photo_id = b.photo_id AND rb.rank = 1
+  WHERE ea.evaluation_id = geofix.evaluation_id(%(name)s) AND eb.evaluation_id = geofix.evaluation_id(%(other)s)
+    AND (ra.photo_id IS NOT NULL OR ea.missing_policy = 'wrong') AND (rb.photo_id IS NOT NULL OR eb.missing_policy = 'wrong')
+    AND coalesce(p.gps_accuracy_m, 0) <= %(threshold_m)s AND
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
       SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)
@@ -236,10 +245,19 @@ SELECT code, place, n, gains, losses, 100::float8 * hits_a / n AS accuracy_a, 10
 -- COMPARE_REGIONS
 WITH
 pair AS (
-  SELECT p.photo_id, p.s2_id, p.hit AS hit_a, b.hit AS hit_b
-  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
-  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b ON b.photo_id = p.photo_id
-  WHERE
+  SELECT p.photo_id, p.s2_id, coalesce(CASE ea.comparison WHEN '<' THEN ra.error_m < %(threshold_m)s ELSE ra.error_m <= %(threshold_m)s END,
+                  false) AS hit_a, coalesce(CASE eb.comparison WHEN '<' THEN rb.error_m < %(threshold_m)s ELSE rb.error_m <= %(threshold_m)s END,
+                  false) AS hit_b
+  FROM geofix.evaluation ea
+  JOIN geofix.evaluation_photo a ON a.evaluation_id = ea.evaluation_id
+  CROSS JOIN geofix.evaluation eb
+  JOIN geofix.evaluation_photo b ON b.evaluation_id = eb.evaluation_id AND b.photo_id = a.photo_id
+  JOIN geofix.photo_record p ON p.photo_id = a.photo_id
+  LEFT JOIN geofix.prediction ra ON ra.evaluation_id = a.evaluation_id AND ra.photo_id = a.photo_id AND ra.rank = 1
+  LEFT JOIN geofix.prediction rb ON rb.evaluation_id = b.evaluation_id AND rb.photo_id = b.photo_id AND rb.rank = 1
+  WHERE ea.evaluation_id = geofix.evaluation_id(%(name)s) AND eb.evaluation_id = geofix.evaluation_id(%(other)s)
+    AND (ra.photo_id IS NOT NULL OR ea.missing_policy = 'wrong') AND (rb.photo_id IS NOT NULL OR eb.missing_policy = 'wrong')
+    AND coalesce(p.gps_accuracy_m, 0) <= %(threshold_m)s AND
     (%(lo)s::bigint IS NULL OR p.s2_id BETWEEN %(lo)s AND %(hi)s)
     AND (%(region_code)s::text IS NULL OR EXISTS (
       SELECT FROM geofix.photo_region fr JOIN geofix.region fg USING (region_id)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from geofix.evaluation.metrics import wilson
 from geofix.storage import readable_bytes
 from geofix_dashboard import data, maps, theme
-from geofix_dashboard.views.coverage import density_fill, density_legend, density_tip
+from geofix_dashboard.views.coverage import density_fill, density_legend
 
 
 def render() -> None:
@@ -58,14 +60,17 @@ def _map() -> None:
         st.caption("The map appears with the first photos.")
         return
     level = maps.level_for(bounds, cells_across=28, coarsest=4)
-    rows = data.table("coverage", level, None, None)
-    rows = rows[rows["photos"] > 0].rename(columns={"cell": "code"})
+    rows = data.table("photo_cells", level)
     most = int(rows["photos"].max())
-    layer = maps.areas(rows, density_fill("photos", most), density_tip, bounds)
+    layer = maps.areas(rows, density_fill("photos", most), _tip, bounds)
     maps.draw("overview-map", [layer], bounds, height=400, trace=False)
     density_legend(
         "Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos"
     )
+
+
+def _tip(row: Any) -> str:
+    return maps.tip_of(f"Cell {row.code}", {"photos": f"{row.photos:,}"})
 
 
 def _services() -> None:

@@ -7,6 +7,17 @@ from streamlit.errors import Error as StreamlitError
 
 from geofix_dashboard import access, theme
 
+# Streamlit ends a sign-in on the start page. The address that was asked for waits in the browser, in this tab
+# alone. It is taken only with the dashboard's own origin: the path of an address may begin with two slashes.
+_KEEP = """<script>try { sessionStorage.setItem("geofix_asked", location.href); } catch (error) {}</script>"""
+_RETURN = """<script>
+try {
+  const asked = sessionStorage.getItem("geofix_asked");
+  sessionStorage.removeItem("geofix_asked");
+  if (asked && asked !== location.href && new URL(asked).origin === location.origin) location.replace(asked);
+} catch (error) {}
+</script>"""
+
 
 def render(visitor: access.Visitor) -> None:
     """Draw what stands before every page: the way in, or why there is none."""
@@ -25,6 +36,7 @@ def render(visitor: access.Visitor) -> None:
         st.caption("Ask whoever runs this dashboard, or sign in as somebody else.")
         st.button("Sign out", icon=":material/logout:", on_click=st.logout, key="sign_out")
         return
+    st.html(_KEEP, unsafe_allow_javascript=True)
     if st.button("Sign in", type="primary", icon=":material/login:", key="sign_in"):
         try:
             st.login()
@@ -33,8 +45,9 @@ def render(visitor: access.Visitor) -> None:
 
 
 def who(visitor: access.Visitor) -> None:
-    """The sidebar's line about who is looking, with the way out."""
+    """The sidebar's line about who is looking, with the way out; who just came goes where they were going."""
     if visitor.person is not None:
+        st.html(_RETURN, unsafe_allow_javascript=True)
         st.caption(f":material/person: {visitor.person} · {visitor.role}")
         st.button("Sign out", icon=":material/logout:", on_click=st.logout, width="stretch", key="sign_out")
     elif visitor.role == "viewer":

@@ -1,4 +1,4 @@
-"""Data: data sets, rejects with their reasons, snapshots with their splits, regions."""
+"""Data: data sets, rejects with their reasons, snapshots with their splits, regions, partitions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,35 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import charts, data, links, theme
+from geofix_dashboard.views import partitions
 
-PARTS = {"datasets": "Data sets", "rejects": "Rejects", "snapshots": "Snapshots", "regions": "Regions"}
+PARTS = {
+    "datasets": "Data sets",
+    "rejects": "Rejects",
+    "snapshots": "Snapshots",
+    "regions": "Regions",
+    "partitions": "Partitions",
+}
 TIME = "YYYY-MM-DD HH:mm"
+SPLITS = ("train", "val", "test_seen", "test_unseen")
+MANY_PHOTOS = 200_000  # of a snapshot; counting what is distinct among them takes a fifth of a second
 
 
 def render() -> None:
     """Draw the page."""
     theme.header(
-        "Data", "What was loaded, what was turned away and why, and how it was split for training and test."
+        "Data",
+        "What was loaded, what was turned away and why, and how it was split and cut into classes.",
     )
     part = links.choose("part", "Show", list(PARTS), kind="segments", show=PARTS.__getitem__)
-    {"datasets": _datasets, "rejects": _rejects, "snapshots": _snapshots, "regions": _regions}[str(part)]()
+    draw = {
+        "datasets": _datasets,
+        "rejects": _rejects,
+        "snapshots": _snapshots,
+        "regions": _regions,
+        "partitions": partitions.render,
+    }
+    draw[str(part)]()
 
 
 def _datasets() -> None:
@@ -120,7 +137,7 @@ def _snapshots() -> None:
     labels = {row.sha256: f"{row.sha256} · {row.created_at:%Y-%m-%d %H:%M}" for row in rows.itertuples()}
     name = links.choose("snapshot", "Snapshot", list(labels), show=labels.__getitem__)
     row = rows[rows["sha256"] == name].iloc[0]
-    splits = data.table("splits", int(row["snapshot_id"]))
+    splits = _splits(row)
     left, right = st.columns([1, 1], gap="large")
     with left:
         theme.section("Photos per split", f"n = {int(splits['photos'].sum()):,} photos")
@@ -146,6 +163,20 @@ def _snapshots() -> None:
             f"{int(row['models'])} models and {int(row['evaluations'])} evaluations rest on it. "
             f"Files: `{row['uri']}`"
         )
+
+
+def _splits(row: pd.Series) -> pd.DataFrame:
+    """Photos per split; what is counted from every photo of a large snapshot comes when it is asked for."""
+    frozen = {split: int(row["counts"].get(split, 0)) for split in SPLITS}
+    total = sum(frozen.values())
+    if total <= MANY_PHOTOS or st.toggle(
+        "Sequences, cells and blocks too",
+        key="splits_whole",
+        help=f"Counted from all {total:,} photos, which takes seconds; kept until something is written",
+    ):
+        counted: pd.DataFrame = data.table("splits", int(row["snapshot_id"]))
+        return counted
+    return pd.DataFrame([(split, n) for split, n in frozen.items() if n], columns=["split", "photos"])
 
 
 def _regions() -> None:

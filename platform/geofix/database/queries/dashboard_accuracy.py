@@ -30,11 +30,8 @@ hit AS (
     + _FOCUS
     + ")"
 )
-_ASKED = (
+_ASKED_FROM = (
     """
-asked AS (
-  SELECT ep.photo_id, ep.evaluation_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
-         ep.training_photos_in_cell, e.comparison, p.gps_accuracy_m
   FROM geofix.evaluation e
   JOIN geofix.evaluation_photo ep USING (evaluation_id)
   JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
@@ -42,6 +39,13 @@ asked AS (
   WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong') AND """
     + _FOCUS
     + ")"
+)
+_ASKED = (
+    """
+asked AS (
+  SELECT ep.photo_id, p.geom AS true_geom, r.geom, r.error_m, r.score, r.probability, ep.nearest_training_m,
+         ep.training_photos_in_cell"""
+    + _ASKED_FROM
 )
 EVALUATIONS = """
 SELECT s.*, e.metrics, e.snapshot_id FROM geofix.evaluation_summary s JOIN geofix.evaluation e USING (evaluation_id)
@@ -104,25 +108,29 @@ SELECT count(*), percentile_disc(%(shares)s::float8[]) WITHIN GROUP (ORDER BY co
 FROM asked
 """
 )
-# The rank of the first answer within each radius, by the answers that are better than all before them: every answer
-# is read once, whatever K is. Photos with a coarser position stay out.
+# The rank of the first answer within each radius. Only answers within the largest one are looked at: most ranks are far
+# away. Photos with a coarser position stay out.
 RECALL = (
-    "WITH "
-    + _ASKED
-    + """, ranked AS (
-  SELECT a.photo_id, a.comparison, a.gps_accuracy_m, r.rank, r.error_m,
-         min(r.error_m) OVER (PARTITION BY r.photo_id ORDER BY r.rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before_m
-  FROM asked a JOIN geofix.prediction r ON r.evaluation_id = a.evaluation_id AND r.photo_id = a.photo_id
-), found AS (
-  SELECT b.rank, rs.radius_m, count(*) AS photos
-  FROM ranked b CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
-  WHERE (b.before_m IS NULL OR b.error_m < b.before_m) AND coalesce(b.gps_accuracy_m, 0) <= rs.radius_m
-    AND CASE b.comparison WHEN '<' THEN b.error_m < rs.radius_m AND coalesce(b.before_m >= rs.radius_m, true)
-        ELSE b.error_m <= rs.radius_m AND coalesce(b.before_m > rs.radius_m, true) END
-  GROUP BY 1, 2
+    """
+WITH asked AS (
+  SELECT ep.photo_id, coalesce(p.gps_accuracy_m, 0) AS gps_m"""
+    + _ASKED_FROM
+    + """, known AS (
+  SELECT gps_m, count(*) AS n FROM asked GROUP BY 1
 ), total AS (
-  SELECT rs.radius_m, count(*) AS n FROM asked a CROSS JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
-  WHERE coalesce(a.gps_accuracy_m, 0) <= rs.radius_m GROUP BY 1
+  SELECT rs.radius_m, sum(w.n)::bigint AS n
+  FROM known w JOIN unnest(%(radii)s::float8[]) AS rs(radius_m) ON w.gps_m <= rs.radius_m GROUP BY 1
+), first AS (
+  SELECT r.photo_id, rs.radius_m, min(r.rank) AS rank
+  FROM geofix.evaluation e JOIN geofix.prediction r USING (evaluation_id)
+  JOIN unnest(%(radii)s::float8[]) AS rs(radius_m)
+    ON CASE e.comparison WHEN '<' THEN r.error_m < rs.radius_m ELSE r.error_m <= rs.radius_m END
+  WHERE e.evaluation_id = geofix.evaluation_id(%(name)s)
+    AND r.error_m <= (SELECT max(m.radius_m) FROM unnest(%(radii)s::float8[]) AS m(radius_m))
+  GROUP BY 1, 2
+), found AS (
+  SELECT f.rank, f.radius_m, count(*) AS photos
+  FROM first f JOIN asked a ON a.photo_id = f.photo_id AND a.gps_m <= f.radius_m GROUP BY 1, 2
 ), counted AS (
   SELECT ks.k, t.radius_m, t.n, coalesce(sum(f.photos), 0)::bigint AS hits
   FROM total t CROSS JOIN unnest(%(ks)s::integer[]) AS ks(k)
@@ -189,13 +197,24 @@ SELECT c.bin, c.n, c.hits, 100::float8 * c.hits / c.n AS accuracy, w.low, w.high
 FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w ORDER BY c.bin NULLS LAST
 """
 )
+# Rows of `evaluation_hits` of both, on the photos of both; written out, since two calls would look up every photo twice.
+_HIT = """coalesce(CASE e{0}.comparison WHEN '<' THEN r{0}.error_m < %(threshold_m)s ELSE r{0}.error_m <= %(threshold_m)s END,
+                  false) AS hit_{0}"""
+_FIRST = "geofix.prediction r{0} ON r{0}.evaluation_id = {0}.evaluation_id AND r{0}.photo_id = {0}.photo_id AND r{0}.rank = 1"
 _PAIRS = (
-    """
+    f"""
 pair AS (
-  SELECT p.photo_id, p.s2_id, p.hit AS hit_a, b.hit AS hit_b
-  FROM geofix.evaluation_hits(%(name)s, %(threshold_m)s) AS p
-  JOIN geofix.evaluation_hits(%(other)s, %(threshold_m)s) AS b ON b.photo_id = p.photo_id
-  WHERE """
+  SELECT p.photo_id, p.s2_id, {_HIT.format("a")}, {_HIT.format("b")}
+  FROM geofix.evaluation ea
+  JOIN geofix.evaluation_photo a ON a.evaluation_id = ea.evaluation_id
+  CROSS JOIN geofix.evaluation eb
+  JOIN geofix.evaluation_photo b ON b.evaluation_id = eb.evaluation_id AND b.photo_id = a.photo_id
+  JOIN geofix.photo_record p ON p.photo_id = a.photo_id
+  LEFT JOIN {_FIRST.format("a")}
+  LEFT JOIN {_FIRST.format("b")}
+  WHERE ea.evaluation_id = geofix.evaluation_id(%(name)s) AND eb.evaluation_id = geofix.evaluation_id(%(other)s)
+    AND (ra.photo_id IS NOT NULL OR ea.missing_policy = 'wrong') AND (rb.photo_id IS NOT NULL OR eb.missing_policy = 'wrong')
+    AND coalesce(p.gps_accuracy_m, 0) <= %(threshold_m)s AND """
     + _FOCUS
     + ")"
 )

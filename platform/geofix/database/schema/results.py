@@ -9,12 +9,14 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    text,
 )
 
 from geofix.database.schema.columns import (
@@ -102,5 +104,13 @@ prediction = Table(
     Column("error_m", Double, nullable=False),
     shape("POINT"),
     PrimaryKeyConstraint("evaluation_id", "photo_id", "rank"),
+    # First answers alone: every accuracy asks for them, and the primary key would read all ranks.
+    Index(
+        "prediction_first_idx",
+        "evaluation_id",
+        "photo_id",
+        postgresql_include=["error_m"],
+        postgresql_where=text("rank = 1"),
+    ),
     comment="One row per photo and rank",
 )
