@@ -285,6 +285,18 @@ def test_a_model_with_one_part_or_none_has_a_table_without_hybrid(conn, world, m
     assert [row["role"] for row in document["rows"]].count("main") == 1
 
 
+def test_frozen_encoders_have_means_for_prototypes(conn, world, made):
+    document = ask(conn, world, frozen=True)
+    found, learned = rows(document), rows(made[0])
+
+    def answers(table, key):
+        return [table[key]["splits"][split]["recall"] for split in document["splits"]]
+
+    assert answers(found, "prototype_bilinear") == answers(found, "cellmean_bilinear")
+    assert answers(found, "prototype_bilinear") != answers(learned, "prototype_bilinear")
+    assert any("encoders frozen" in note for note in document["notes"])
+
+
 def test_photos_without_embedding_count_as_unanswered(conn, world):
     lost = conn.execute(
         "DELETE FROM photo_embedding WHERE photo_id IN"

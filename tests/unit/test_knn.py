@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geofix.codes.means import cell_means
+from geofix.codes.means import cell_means, prototype_means
 from geofix.errors import BadInputError, UsageError
 from geofix.localizers.base import Candidates, Localizer
 from geofix.localizers.cellmean import CellMeanLocalizer
@@ -124,6 +124,19 @@ def test_cell_means_equal_a_loop(photos: tuple, monkeypatch: pytest.MonkeyPatch)
         own = vectors[parents == cell].astype(np.float64)
         assert len(own) == count
         np.testing.assert_allclose(mean, own.sum(0) / np.linalg.norm(own.sum(0)), atol=1e-6)
+
+
+def test_means_stand_in_for_prototypes_in_the_numbers_that_these_fill(photos: tuple) -> None:
+    vectors, lon, lat = photos
+    leaves = s2.cell_at(lon, lat, 30)
+    learned = np.zeros((3, 16), np.float32)
+    learned[:, :8] = 1
+    ids, means = prototype_means(vectors, leaves, LEVEL, learned)
+    alone, expected, _ = cell_means(vectors[:, :8], leaves, LEVEL)
+    assert (ids == alone).all() and not means[:, 8:].any()
+    np.testing.assert_allclose(means[:, :8], expected, atol=1e-6)
+    whole = prototype_means(vectors, leaves, LEVEL, learned[:0])[1]
+    np.testing.assert_array_equal(whole, cell_means(vectors, leaves, LEVEL)[1])
 
 
 def test_cell_mean_answers_with_centres(photos: tuple) -> None:

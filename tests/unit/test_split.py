@@ -278,3 +278,20 @@ def test_distances_by_chord_equal_great_circles() -> None:
     assert (index == far.argmin(axis=1)).all()
     assert float(arc_m(np.array([chord(200.0)]))[0]) == pytest.approx(200.0, abs=1e-6)
     assert nearest_m(points[:2], points[:0])[1].tolist() == [-1, -1]
+
+
+def test_a_share_of_the_training_photos():
+    table = town(200, seed=3)
+    whole = split_photos(table, seed=1)
+    kept = {}
+    for share in (0.5, 0.1):
+        thin = split_photos(table, seed=1, train_share=share)
+        others = whole.labels != "train"
+        assert (thin.labels[others] == whole.labels[others]).all()
+        gone = (whole.labels == "train") & (thin.labels != "train")
+        assert set(thin.reason[gone]) == {"share"} and set(thin.labels[gone]) == {"dropped"}
+        assert thin.counts["train"] == pytest.approx(share * whole.counts["train"], rel=0.25)
+        kept[share] = set(table["photo_id"][thin.labels == "train"])
+    assert kept[0.1] < kept[0.5]
+    with pytest.raises(UsageError, match="train_share"):
+        split_photos(table, train_share=0)

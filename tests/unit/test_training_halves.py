@@ -115,6 +115,20 @@ def test_training_keeps_the_halves_apart(tmp_path: Path) -> None:
         assert not model.encoder("aerial")(pictures())[:, :8].any()
 
 
+def test_tiles_are_a_second_task_of_the_half_of_prototypes(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    one = {"epochs": 1, "prototypes": {"level": 16, "warmup_epochs": 1}}
+    train(config(**one), made.path, tmp_path / "alone")
+    result = train(config(**one, loss={"aerial_prototype": 0, "auxiliary": 1}), made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_prototype", "ground_aerial", "auxiliary"]
+    alone, model = (load_model(tmp_path / run / "model") for run in ("alone", "out"))
+    images = pictures()
+    with torch.inference_mode():
+        assert not model.encoder("aerial")(images)[:, :8].any()
+        before, after = alone.encoder("ground")(images), model.encoder("ground")(images)
+    assert not torch.allclose(before[:, :8], after[:, :8])
+
+
 class Stopper:
     """A progress sink that ends the run at its third step."""
 
@@ -155,6 +169,7 @@ def test_without_imagery_the_whole_vector_is_the_prototypes(tmp_path: Path) -> N
         ({"loss": {"aerial_prototype": 1}}, "aerial_prototype must be 0"),
         ({"loss": {"aerial_prototype": 0, "ground_aerial": 0}}, "need both"),
         ({"dimension": 15}, "has no halves"),
+        ({"separate": False, "loss": {"auxiliary": 0.5}}, "for separate halves alone"),
     ],
 )
 def test_what_does_not_go_with_separate_halves_is_named(changes: dict[str, Any], named: str) -> None:

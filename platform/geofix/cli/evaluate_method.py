@@ -36,6 +36,10 @@ def method(
     elsewhere: Annotated[
         list[str] | None, typer.Option(help="Photo data set of another place, for the coverage; repeatable.")
     ] = None,
+    frozen: Annotated[
+        bool,
+        typer.Option("--frozen", help="Means of the snapshot's photos in place of the model's prototypes."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: NAME here.")] = None,
     name: Annotated[
         str | None, typer.Option(help="First part of the evaluations' names; default: MODEL-method.")
@@ -79,6 +83,7 @@ def method(
         level=level,
         datasets=dataset,
         elsewhere=elsewhere,
+        frozen=frozen,
         name=name,
         wanted=Wanted(radius_m=threshold_m, density=density, ablations=ablations),
         threshold_m=threshold_m,

@@ -26,6 +26,10 @@ def build(
     test: Annotated[float, typer.Option(help="Share of both test splits together.")] = 0.15,
     val: Annotated[float, typer.Option(help="Share of val, half of it unseen.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Same seed and photos, same split.")] = 0,
+    train_share: Annotated[
+        float,
+        typer.Option(help="Of the training photos, drawn by the seed; the other splits stay as they are."),
+    ] = 1.0,
     aerial: Annotated[
         list[str] | None,
         typer.Option(help="Aerial source to take in; repeatable. Every one there if not given; none: none."),
@@ -54,6 +58,7 @@ def build(
             test=test,
             val=val,
             seed=seed,
+            train_share=train_share,
         )
     emit(result, as_json=json)
 

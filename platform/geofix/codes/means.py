@@ -42,3 +42,24 @@ def cell_means(
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     means = sums / np.maximum(lengths, 1e-12)
     return ids, means.astype(np.float32), counts.astype(np.int64)
+
+
+def prototype_means(
+    embeddings: npt.NDArray[Any], s2_ids: npt.ArrayLike, level: int, learned: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """What stands in for learned prototypes: means of photos in the numbers that prototypes fill.
+
+    Where prototypes and tiles have separate halves of the vector, that is the prototypes' half.
+
+    Args:
+        embeddings: (n, D) of photos.
+        s2_ids: (n,) their leaf cells.
+        level: Of the prototypes.
+        learned: (m, D) some learned prototypes of the same model; without any, all numbers count.
+
+    Returns:
+        Cell ids (c,) in signed order, unit vectors (c, D).
+    """
+    filled = learned.any(axis=0) if len(learned) else np.ones(embeddings.shape[1], bool)
+    ids, means, _ = cell_means(embeddings * filled.astype(embeddings.dtype), s2_ids, level)
+    return ids, means

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geofix.codes.complete import complete_codes, completion_norm
 from geofix.codes.fuse import Parts
 from geofix.codes.index import build_index, recall_with_photos
-from geofix.codes.means import cell_means
+from geofix.codes.means import cell_means, prototype_means
 from geofix.codes.recipes import CellVectors, centres_inside, unit
 from geofix.codes.upsample import upsample
 from geofix.database.engine import Connection
@@ -163,7 +163,8 @@ def _prototypes(
     near = learned[(lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)]
     ids, vectors = prototype_queries.read_prototypes(conn, model, near)
     leaves, embeddings = _photos(conn, code_set, model, region, level, datasets)
-    cells, means, _ = cell_means(embeddings, leaves, level)
+    some = vectors if len(vectors) else prototype_queries.read_prototypes(conn, model, learned[:8])[1]
+    cells, means = prototype_means(embeddings, leaves, level, some)
     fresh = ~np.isin(cells, learned)
     every = np.concatenate([ids, cells[fresh]])
     order = np.argsort(every)

@@ -23,6 +23,7 @@ from geofix.evaluation.method_data import (
     Photos,
     aerial_of,
     joined,
+    mean_prototypes,
     prototypes_of,
     read_photos,
     sampled,
@@ -57,6 +58,8 @@ class MethodRequest:
         level: S2 level of the cell codes.
         datasets: Only aerial tiles of these data sets; None takes all.
         elsewhere: Photo data sets of another place, embedded by the model, for 'outside coverage'.
+        frozen: Take the means of the snapshot's training photos for the joint model's prototypes: what its
+            encoders give where they were trained on other photos than those of the snapshot.
         name: First part of the evaluations' names; None: MODEL-method.
         wanted: Which rows.
         threshold_m: Radius of groups and differences, one of the protocol's.
@@ -74,6 +77,7 @@ class MethodRequest:
     level: int = 16
     datasets: list[str] | None = None
     elsewhere: list[str] | None = None
+    frozen: bool = False
     name: str | None = None
     wanted: Wanted = field(default_factory=Wanted)
     threshold_m: float = 200.0
@@ -201,8 +205,13 @@ def _read(conn: Connection, request: MethodRequest, snapshot: SnapshotRow) -> Fo
             given["train"], given["train_vectors"] = training_vectors(conn, snapshot, row)
         if role in ("joint", "aerial"):
             given["aerial"] = aerial_of(conn, row, request.level, datasets=request.datasets)
-        wants_prototypes = role in ("joint", "prototype", "second")
-        return Source.of(row.name, request.level, prototypes[row.name] if wants_prototypes else None, **given)
+        learned = prototypes[row.name] if role in ("joint", "prototype", "second") else None
+        if request.frozen and role == "joint" and learned is not None and "train" in given:
+            learned = mean_prototypes(given["train"], given["train_vectors"], learned)
+            plan_notes.append(
+                f"Prototypes of {row.name} are means of the snapshot's photos: encoders frozen."
+            )
+        return Source.of(row.name, request.level, learned, **given)
 
     joint = source("joint")
     others = {role: source(role) for role in models if role != "joint"}

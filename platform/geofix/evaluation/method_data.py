@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from geofix.codes.means import prototype_means
 from geofix.codes.recipes import aerial_vectors, unit
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
@@ -199,6 +200,11 @@ def prototypes_of(conn: Connection, model: ModelRow) -> Cells | None:
     ids, stored = prototype_queries.read_prototypes(conn, model)
     order = np.argsort(ids, kind="stable")
     return Cells(ids[order], unit(stored[order]))
+
+
+def mean_prototypes(train: pd.DataFrame, vectors: NDArray[Any], learned: Cells) -> Cells:
+    """Means of training photos in place of the prototypes that a model learned: its encoders frozen."""
+    return Cells(*prototype_means(vectors, train.s2_id.to_numpy(np.int64), learned.level, learned.vectors))
 
 
 def aerial_of(

@@ -47,6 +47,8 @@ class SplitConfig:
         seed: Same seed and photos, same split, whatever their order.
         mode: "blocks"; "track" for one continuous recording per sequence; "test" makes every photo
             test_unseen, for codes that no photo takes part in.
+        train_share: Of the training photos, drawn by the seed; a smaller share is part of a larger one. The
+            other splits stay as they are, so test_seen may hold photos of cells that lost theirs.
     """
 
     block_level: int = 13
@@ -58,6 +60,7 @@ class SplitConfig:
     stretch_s: float = 30.0
     seed: int = 0
     mode: Mode = "blocks"
+    train_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse impossible wishes."""
@@ -72,6 +75,8 @@ class SplitConfig:
             )
         if self.buffer_m < 0 or self.gap_s < 0 or self.stretch_s <= 0:
             raise UsageError("buffer_m and gap_s must be >= 0, stretch_s > 0.")
+        if not 0 < self.train_share <= 1:
+            raise UsageError(f"train_share={self.train_share} must be above 0 and at most 1.")
         if self.mode not in ("blocks", "track", "test"):
             raise UsageError(f"Split mode {self.mode!r} must be 'blocks', 'track' or 'test'.")
 
@@ -82,7 +87,7 @@ class Split:
 
     Attributes:
         labels: train, val, test_seen, test_unseen or dropped, shape (n,).
-        reason: Why a photo was dropped: buffer, sequence, not_seen or gap; "" otherwise.
+        reason: Why a photo was dropped: buffer, sequence, not_seen, gap or share; "" otherwise.
         unseen: True for photos from held-out blocks or stretches (test_unseen and half of val).
         group: Number of the photo's sequence (copies merged), shape (n,).
         block_s2: S2 id of the photo's block.
@@ -123,6 +128,7 @@ def split_photos(table: pd.DataFrame, *, required: tuple[str, ...] = SPLITS, **o
     with progress("Splitting photos", len(table), "photos") as advance:
         ordered = table.iloc[order].reset_index(drop=True)
         labels, reason, unseen, group, block = _split_ordered(ordered, config)
+        _thin(labels, reason, config)
         advance(len(table))
     back = np.empty(len(order), dtype=np.intp)
     back[order] = np.arange(len(order))
@@ -175,6 +181,13 @@ def _split_ordered(
             rng=rng,
         )
     return labels, reason, unseen, group, block
+
+
+def _thin(labels: NDArray[np.str_], reason: NDArray[np.str_], config: SplitConfig) -> None:
+    """Drop training photos beyond the share that is asked for."""
+    draw = np.random.default_rng([config.seed, len(labels)]).random(len(labels))
+    gone = (labels == "train") & (draw >= config.train_share)
+    labels[gone], reason[gone] = "dropped", "share"
 
 
 def _check(table: pd.DataFrame, config: SplitConfig) -> None:

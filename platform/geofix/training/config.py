@@ -6,23 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from geofix.errors import BadInputError, NotFoundError
 from geofix.imagery.transforms import Fit
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Unit = Annotated[int, Field(ge=1)]
+from geofix.training.sections import Positive, Section, Share, Unit, checked
 
 
-class _Section(BaseModel):
-    """A part of the file; unknown keys are refused, and so are infinity and what is no number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EncoderSection(_Section):
+class EncoderSection(Section):
     """One encoder: trunk, weights, input and pooling."""
 
     trunk: str = Field(description="A timm name.")
@@ -35,7 +26,7 @@ class EncoderSection(_Section):
     fit: Fit | None = None
     mean: float | None = Field(None, description="Of every channel; the trunk's own where left out.")
     std: float | None = None
-    aggregation: Literal["gem", "avg", "salad"] = "gem"
+    aggregation: Literal["gem", "avg", "salad", "token"] = "gem"
     gem_p: Annotated[float, Field(ge=1, le=64)] = 3.0
     salad_clusters: Unit | None = None
     salad_width: Unit | None = None
@@ -45,7 +36,7 @@ class EncoderSection(_Section):
     )
 
 
-class PrototypeSection(_Section):
+class PrototypeSection(Section):
     """The table of learned ground prototypes."""
 
     level: Annotated[int, Field(ge=4, le=24)] = 15
@@ -64,7 +55,7 @@ class PrototypeSection(_Section):
     near_km: Positive = Field(50.0, description="Cells this near to the batch are never left out.")
 
 
-class LossSection(_Section):
+class LossSection(Section):
     """Shape of the loss and weights of its three terms; a weight of 0 leaves the term out."""
 
     kind: Literal["multi_similarity", "softmax"] = "multi_similarity"
@@ -77,11 +68,16 @@ class LossSection(_Section):
     ground_prototype: Annotated[float, Field(ge=0)] = 1.0
     ground_aerial: Annotated[float, Field(ge=0)] = 1.0
     aerial_prototype: Annotated[float, Field(ge=0)] = 1.0
+    auxiliary: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Separate halves only: of ground against aerial in the prototypes' half as well, a "
+        "second task that keeps its trunk from learning photos by heart.",
+    )
 
     model_config = ConfigDict(populate_by_name=True)
 
 
-class TileSection(_Section):
+class TileSection(Section):
     """Aerial tiles around the cameras."""
 
     side_m: Positive = 154.0
@@ -100,7 +96,7 @@ class TileSection(_Section):
         return self
 
 
-class BatchSection(_Section):
+class BatchSection(Section):
     """How a batch is drawn."""
 
     photos: Annotated[int, Field(ge=2)] = 128
@@ -118,7 +114,7 @@ class BatchSection(_Section):
         return value
 
 
-class OptimiserSection(_Section):
+class OptimiserSection(Section):
     """AdamW for the encoders, a row-wise Adam for the table."""
 
     trunk_lr: Positive = 1e-5
@@ -130,7 +126,7 @@ class OptimiserSection(_Section):
     clip: Positive = Field(1.0, description="Largest norm of the encoders' gradient.")
 
 
-class ValidationSection(_Section):
+class ValidationSection(Section):
     """The search that is run after every epoch."""
 
     photos: Unit = Field(2_000, description="At most this many photos of the split val.")
@@ -139,7 +135,7 @@ class ValidationSection(_Section):
     keep: Literal["best", "last"] = Field("best", description="Which epoch's weights the model gets.")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """A training run."""
 
     dimension: Annotated[int, Field(ge=2)] = 256
@@ -190,6 +186,8 @@ class TrainingConfig(_Section):
                 raise ValueError("separate halves have nothing in common: loss.aerial_prototype must be 0")
             if self.dimension % 2:
                 raise ValueError(f"dimension {self.dimension} has no halves")
+        elif self.loss.auxiliary:
+            raise ValueError("loss.auxiliary is for separate halves alone, and must be 0 without")
         if self.loss.aerial_prototype and not self.loss.ground_prototype:
             raise ValueError("loss: aerial_prototype needs ground_prototype, which is 0")
         return self
@@ -249,32 +247,4 @@ def parse_config(raw: Any, where: str) -> TrainingConfig:
     Raises:
         BadInputError: A key is unknown or out of range; the message names it.
     """
-    try:
-        return TrainingConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        known = ""
-        if first["type"] == "extra_forbidden":
-            known = f"Keys there: {', '.join(_keys_beside(first['loc']))}."
-        raise BadInputError(
-            f"{where}: {place}: {first['msg']} ({str(first.get('input'))[:80]!r}).", hint=known
-        ) from error
-
-
-def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
-    """Names that are allowed where an unknown one was found."""
-    section: Any = TrainingConfig
-    sections = {
-        "ground": EncoderSection,
-        "aerial": EncoderSection,
-        "prototypes": PrototypeSection,
-        "loss": LossSection,
-        "tiles": TileSection,
-        "batch": BatchSection,
-        "optimiser": OptimiserSection,
-        "validation": ValidationSection,
-    }
-    for part in place[:-1]:
-        section = sections.get(str(part), section)
-    return [item.alias or name for name, item in section.model_fields.items()]
+    return checked(TrainingConfig, raw, where)

@@ -14,7 +14,7 @@ from geofix.training.step import Outcome
 
 EVERY = 10
 """Steps between two points of a curve."""
-_SHORT = {"ground_prototype": "GP", "ground_aerial": "GA", "aerial_prototype": "AP"}
+_SHORT = {"ground_prototype": "GP", "ground_aerial": "GA", "aerial_prototype": "AP", "auxiliary": "aux"}
 
 
 class Journal:

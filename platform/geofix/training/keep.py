@@ -85,6 +85,8 @@ def _terms(run: Run) -> list[str]:
         names.append("ground_aerial")
         if run.state.table is not None and run.config.loss.aerial_prototype:
             names.append("aerial_prototype")
+        if run.config.loss.auxiliary:
+            names.append("auxiliary")
     return names
 
 

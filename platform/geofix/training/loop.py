@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from geofix.errors import ServiceError, UsageError
+from geofix.errors import UsageError
 from geofix.log import progress
 from geofix.losses.sampled import SampledNegatives
 from geofix.models.registry import choose_device
@@ -26,7 +26,7 @@ from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team, own_device
 from geofix.training.first_values import set_to_means
 from geofix.training.keep import judge, result_of
-from geofix.training.loading import decoded
+from geofix.training.loading import decoded, told_if_killed
 from geofix.training.run import Run, prepare, readers
 from geofix.training.samples import Augmentation, Batch, Pairs
 from geofix.training.signals import Stop, stop_on_signals
@@ -92,17 +92,8 @@ def _train(
     clear_unfinished(path)
     if resume:
         read_checkpoint(path, run.state, run.config, run.snapshot.sha256, team)
-    with run.journal, stop_on_signals() as stop:
-        try:
-            _epochs(run, stop, path)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # DataLoader says it so, or its pipe breaks; files that cannot be read never come here.
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-                raise
-            raise ServiceError(
-                f"A process that decodes pictures ended at step {run.state.clock.step}: {error}",
-                hint="Memory may be short: lower `workers` or `batch.photos`, then go on with --resume.",
-            ) from error
+    with run.journal, stop_on_signals() as stop, told_if_killed(lambda: run.state.clock.step):
+        _epochs(run, stop, path)
     return result_of(run)
 
 
@@ -121,10 +112,12 @@ def _epochs(run: Run, stop: Stop, path: Path) -> None:
 def _start_table(run: Run) -> None:
     """Give the prototypes their first values when the warm-up is over.
 
-    It warms up what ground and aerial have in common with the prototypes: nothing in separate halves.
+    It warms up what ground and aerial have in common with the prototypes: in separate halves nothing, unless
+    the prototypes' half has tiles as its second task.
     """
     clock, settings = run.state.clock, run.config.prototypes
-    warm = settings.warmup_epochs if run.index is not None and not run.config.separate else 0
+    common = run.index is not None and (not run.config.separate or run.config.loss.auxiliary > 0)
+    warm = settings.warmup_epochs if common else 0
     if run.state.table is None or clock.table_started or clock.epoch < min(warm, run.config.epochs - 1):
         return
     if settings.start == "means":

@@ -75,7 +75,8 @@ def prepare(config: TrainingConfig, snapshot_dir: Path, out: Path, device: torch
                 hint="Build the snapshot with imagery (`geofix snapshot build --aerial`).",
             )
         _log.warning("the snapshot has no aerial imagery: prototypes alone are trained")
-        loss = config.loss.model_copy(update={"ground_aerial": 0.0, "aerial_prototype": 0.0})
+        without = {"ground_aerial": 0.0, "aerial_prototype": 0.0, "auxiliary": 0.0}
+        loss = config.loss.model_copy(update=without)
         config = config.model_copy(update={"loss": loss, "separate": False})
     if index is not None and (odd := index.side_m[abs(index.side_m - config.tiles.side_m) > 0.5]).size:
         _log.warning(

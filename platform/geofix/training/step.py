@@ -20,11 +20,11 @@ from geofix.losses.sampled import SampledNegatives
 from geofix.losses.softmax import Softmax
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team
-from geofix.training.halves import compared
+from geofix.training.halves import Partner, compared
 from geofix.training.samples import Batch, pair_masks
 from geofix.training.state import State
 
-TERMS = ("ground_prototype", "ground_aerial", "aerial_prototype")
+TERMS = ("ground_prototype", "ground_aerial", "aerial_prototype", "auxiliary")
 
 
 class DivergedError(GeofixError):
@@ -95,7 +95,9 @@ def take_step(
     group = None if team is None else team.group
     terms = dict(_table_terms(state, batch, ground, aerial, seen, config, loss_of, sampled, group))
     if aerial is not None and config.loss.ground_aerial:
-        terms["ground_aerial"] = _pair(batch, ground, aerial, config, loss_of)
+        terms["ground_aerial"] = _pair(batch, ground, aerial, "tiles", config, loss_of)
+    if aerial is not None and config.loss.auxiliary:
+        terms["auxiliary"] = _pair(batch, ground, aerial, "prototypes", config, loss_of)
     if not terms:
         return Outcome({}, 0.0, 0.0)
     where = f"step {state.clock.step + 1} (epoch {state.clock.epoch + 1})"
@@ -151,11 +153,12 @@ def _table_terms(
 
 
 def _pair(
-    batch: Batch, ground: Tensor, aerial: Tensor, config: TrainingConfig, loss_of: MultiSimilarity | Softmax
-) -> Tensor:
-    """Ground against aerial within the batch; a tile that shows nothing is no positive and no negative."""
+    batch: Batch, ground: Tensor, aerial: Tensor, half: Partner, config: TrainingConfig,
+    loss_of: MultiSimilarity | Softmax,
+) -> Tensor:  # fmt: skip
+    """Ground, by one of its halves, against aerial; a tile that shows nothing is in no pair."""
     positive, negative = (mask.to(ground.device) for mask in pair_masks(batch, config.tiles.side_m))
-    photos, tiles = (compared(vectors, "tiles", config) for vectors in (ground, aerial))
+    photos, tiles = compared(ground, half, config), compared(aerial, "tiles", config)
     losses = pair_term(photos, tiles, positive, negative, loss_of)
     return _mean(losses, positive.any(dim=1) | positive.any(dim=0))
 
