@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     dashboard_viewers: str | None = Field(None, description="Who looks after signing in, in the same way.")
     postgres_bin: Path | None = Field(None, description="Folder of initdb, pg_ctl; unset: found by itself.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for decoding; 0: one per core.")
+    semantic_maps: Path | None = Field(
+        None, description="Folder or CSV of semantic maps, before those that a model was trained with."
+    )
+    scene_labels: Path | None = Field(
+        None, description="CSV of scenes, before the one that scene networks were trained with."
+    )
 
     @property
     def home_dir(self) -> Path:

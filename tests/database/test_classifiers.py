@@ -29,6 +29,13 @@ epochs: 12
 workers: 0
 threads: 1
 """
+MODELS = {
+    "planet": "single",
+    "mvmf": "mixture",
+    "mvmf_mode": "mixture",
+    "cplanet": "votes",
+    "cplanet_sum": "votes",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +53,10 @@ def trained(small_database: SmallWorld, tmp_path_factory: pytest.TempPathFactory
             "partitions.tau_max=[8]",
             "--set",
             "mixture.prekappa=cells",
+        ],
+        "votes": [
+            *("--set", "kind=cplanet", "--set", "geoclasses.classes=6"),
+            *("--set", "geoclasses.atom_photos=4"),
         ],
     }
     for name, given in changes.items():
@@ -99,10 +110,11 @@ def test_a_trained_classifier_lands_in_the_same_rows_and_beats_the_trivial_answe
 
 def test_every_inference_is_a_localizer_of_its_own(conn, small):
     found = {}
-    for name in TRAINED:
-        model = "mixture" if name.startswith("mvmf") else "single" if name == "planet" else "joint"
+    plain = [name for name in TRAINED if name.startswith(("classifier", "planet", "cplanet", "mvmf"))]
+    for name in plain:
+        model = MODELS.get(name, "joint")
         found[name] = run(conn, small, name, model, k=3)
-    assert {row["localizer"] for row in found.values()} == set(TRAINED) - {"classifier"}
+    assert {row["localizer"] for row in found.values()} == set(plain) - {"classifier"}
     listed = {row["evaluation"]: row["localizer"] for row in list_evaluations(conn)}
     assert listed["planet-single"] == "planet" and listed["classifier_c-joint"] == "classifier_c"
     both = compare_evaluations(conn, "classifier_f-joint", "mvmf-mixture", threshold_m=1000.0)

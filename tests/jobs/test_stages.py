@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 pytest.importorskip("timm", reason="needs the extra `train`")
 
 from photographed import TOWNS, streets
-from trainings import TINY
+from trainings import CLASSIFIER, TINY
 
 from geofix.codes.register import register_model
 from geofix.database.engine import connect
@@ -57,6 +57,8 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     on = {"model": "tiny"}
     training = tmp_path / "training.yaml"
     training.write_text(yaml.safe_dump(TINY | {"epochs": 1}))
+    classes = tmp_path / "classes.yaml"
+    classes.write_text(yaml.safe_dump(CLASSIFIER))
     stages = [
         stage(
             "regions",
@@ -92,6 +94,26 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
             out=tmp_path / "out",
             name="learned",
         ),
+        stage(
+            "learn-classes",
+            "train_classifier",
+            "snapshot",
+            config=classes,
+            snapshot=frozen,
+            out=tmp_path / "classes",
+            name="classes",
+            budget={"photos": 8},
+        ),
+        stage(
+            "judge-classes",
+            "evaluate",
+            "learn-classes",
+            localizer="classifier",
+            model="classes",
+            snapshot=frozen,
+            crops="five-max",
+            name="crops",
+        ),
         stage("tidy", "retention", "train"),
         stage("index", "index", "codes", code_set="set", m=8, ef_construction=32, parallel=0, queries=20),
         stage("evaluate", "evaluate", "index", localizer="cellmean", code_set="set", snapshot=frozen),
@@ -126,13 +148,16 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
     assert found["embed-aerial"]["embedded"] > 0 and found["codes-aerial"]["with_aerial"] > 0
     assert found["codes"]["cells"] > 0 and "calibration" in found["codes"]
     assert found["train"]["registered"] == "learned" and found["train"]["epochs"] == 1
+    assert found["learn-classes"]["registered"] == "classes" and found["learn-classes"]["epochs"] == 1
+    assert found["judge-classes"]["protocol"]["crops"] == "five-crop maximum"
+    assert found["judge-classes"]["answered"] == 100  # though nothing embedded the photos
     assert found["tidy"]["removed"] == 0
     assert found["index"]["recall"] > 0.5 and found["recall"]["recall_queries"] == 10
     assert found["evaluate"]["n"] > 0 and found["localize"]["answers"][0]["position"]["lon"]
     again = runner.run_inline(service.submit(parse("embed", {"what": "photos", **on}), publish=False).job_id)
     assert (again.result["embedded"], again.result["skipped"]) == (0, 72)
     with db.connect("reader") as conn:
-        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (17,)
+        assert conn.execute("SELECT count(*) FROM job_status WHERE state = 'succeeded'").fetchone() == (19,)
 
 
 def test_a_snapshot_that_a_killed_attempt_left_is_replaced_and_a_registered_one_never(

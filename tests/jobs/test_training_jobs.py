@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from job_helpers import wait_for, wait_state
 from PIL import Image
-from trainings import Training, snapshot_on_disk, weights
+from trainings import CLASSIFIER, Training, snapshot_on_disk, weights
 from typer.testing import CliRunner
 
 from geofix.cli.main import app
@@ -23,6 +23,8 @@ from geofix.errors import UsageError
 from geofix.jobs import service
 from geofix.jobs.specs import parse
 from geofix.models.create import create_model
+from geofix.training.classify import train_classifier
+from geofix.training.classify_config import parse_classifier_config
 from helpers import random_codes
 from servers import Database
 
@@ -68,6 +70,21 @@ def test_a_paused_training_goes_on_to_the_same_weights(training: Training, tmp_p
     assert weights(out) == training.undisturbed()
     with pytest.raises(UsageError, match="nothing of it is paused"):
         service.resume(job_id)
+
+
+def test_a_paused_classifier_goes_on_to_the_same_weights(training: Training, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job_id = service.submit(training.classifier_job(out, name="classes")).job_id
+    begun(job_id)
+    service.pause(job_id)
+    wait_state(job_id, "paused", seconds=30)
+    assert (out / "checkpoint.pt").is_file()
+    service.resume(job_id)
+    row = wait_state(job_id, "succeeded", seconds=120)
+    assert row.result["kind"] == "softmax" and row.result["registered"] == "classes"
+    whole = tmp_path / "whole"
+    train_classifier(parse_classifier_config(CLASSIFIER, "test"), training.snapshot, whole)
+    assert weights(out) == weights(whole)
 
 
 def test_a_cancel_is_obeyed_within_five_seconds_and_a_retry_goes_on(

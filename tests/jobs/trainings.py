@@ -29,6 +29,15 @@ TINY: dict[str, Any] = {
     "workers": 0,
     "threads": 1,
 }
+CLASSIFIER: dict[str, Any] = {
+    "encoder": TINY["ground"],
+    "partitions": {"tau_min": 0, "tau_max": [12, 6, 3]},
+    "batch": {"photos": 4},
+    "optimiser": {"kind": "adamw", "trunk_lr": 1e-3, "head_lr": 1e-2},
+    "epochs": 3,
+    "workers": 0,
+    "threads": 1,
+}
 
 
 class Training:
@@ -43,6 +52,13 @@ class Training:
     def job(self, out: Path, **more: Any) -> Specification:
         given = {"config": str(self.config), "snapshot": str(self.snapshot), "out": str(out), **more}
         return parse("train", given)
+
+    def classifier_job(self, out: Path, **more: Any) -> Specification:
+        """Of a classifier on the same photos; 5 steps per epoch."""
+        config = self.folder / "classifier.yaml"
+        config.write_text(yaml.safe_dump(CLASSIFIER))
+        given = {"config": str(config), "snapshot": str(self.snapshot), "out": str(out), **more}
+        return parse("train_classifier", given)
 
     def undisturbed(self) -> str:
         """Hash of the weights."""

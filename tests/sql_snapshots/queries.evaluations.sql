@@ -32,7 +32,8 @@ SELECT min(s2_id), max(s2_id), count(*) FROM (
     SELECT p.s2_id, (rank() OVER (ORDER BY p.s2_id) - 1) / %(size)s AS part
     FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
     WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
-      AND EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id)
+      AND (%(model_id)s::bigint IS NULL OR EXISTS (
+          SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id))
 ) asked GROUP BY part ORDER BY part
 
 -- FORGET_SPAN

@@ -39,7 +39,7 @@ FORMATS_PAGE = (ROOT / "docs/data-formats.md").read_text()
 HOSTS = {"keepachangelog.com", "semver.org", "db.example", "redis.example", "localhost"}
 HOST = re.compile(r"https?://([^/\s)`'\":]+)")
 HOME = re.compile(r"(?<![\w/.])/(?:home|root)/\w")
-COMMAND = re.compile(r"\bgeofix ([a-z]+)(?: ([a-z]+)\b)?")
+COMMAND = re.compile(r"\bgeofix ([a-z][a-z-]*)(?: ([a-z]+)\b)?")
 
 
 def rows(text: str) -> list[list[str]]:

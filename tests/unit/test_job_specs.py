@@ -27,6 +27,7 @@ OFFERED = {
     "run",
     "snapshot",
     "train",
+    "train_classifier",
 }
 
 
@@ -51,6 +52,17 @@ OFFERED = {
         ("refresh", {"code_set": "c"}, "parameter region: field required"),
         ("evaluate", {"localizer": "magic", "snapshot": "s", "model": "m"}, "parameter localizer: .*knn"),
         ("evaluate", {"localizer": "knn", "snapshot": "s"}, "model or code_set is missing"),
+        (
+            "evaluate",
+            {"localizer": "planet", "snapshot": "s", "model": "m", "crops": "hundred"},
+            "parameter crops: must be one of single, five-max, ten-mean .*'hundred'",
+        ),
+        ("train_classifier", {"snapshot": "s", "out": "o"}, "parameter config: field required"),
+        (
+            "train_classifier",
+            {"config": "c", "snapshot": "s", "out": "o", "budget": '{"photos": 1, "minutes": 2}'},
+            "parameter budget: give photos or minutes",
+        ),
         ("index", {"code_set": "c", "m": "many"}, "parameter m: "),
         ("pipeline", {"stages": "[1"}, "parameter stages: is not JSON"),
         ("pipeline", {"stages": [{"name": "a", "kind": "embed"}]}, "stages: a: .*parameter what"),

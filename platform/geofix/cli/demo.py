@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from geofix.cli.local import bring_up, built_in_world, own_workers
 from geofix.cli.output import JsonOption, command, emit, say
-from geofix.errors import ServiceError
 
 app = typer.Typer(no_args_is_help=False)
 
-# A demo queues its own work and no other; whoever wants beat's starts `geofix worker`.
-_NO_SCHEDULE = {"GEOFIX_JOB_RECALL_EVERY_H": "0", "GEOFIX_JOB_RETENTION_EVERY_H": "0"}
+
+def _workers() -> AbstractContextManager[tuple[Callable[[], None], Path]]:
+    return own_workers("demo")
 
 
 @app.command()
@@ -40,9 +38,11 @@ def demo(
     Example: geofix demo --size tiny --no-serve
     """
     began = time.monotonic()
-    _up()
+    say("1/3 servers, schema and workers")
+    bring_up()
     with _workers() as (alive, log):
-        world = _world(size, seed)
+        say("2/3 the world")
+        world = built_in_world(size, seed)
         stages = _run(world, f"demo-{size}-{seed}", alive, log)
         emit({"evaluation": _by_localizer(stages)}, as_json=json, human=lambda: _show(stages))
     say(f"{time.monotonic() - began:,.0f} s in all.")
@@ -50,73 +50,6 @@ def demo(
         from geofix.cli.dashboard import serve
 
         serve(port=port)
-
-
-def _up() -> None:
-    """Servers up, schema in place."""
-    from geofix.database import cluster
-    from geofix.database.upkeep import migrate_safely
-    from geofix.jobs.broker import celery_app
-    from geofix.settings import get_settings
-
-    celery_app()  # a clear error where Celery is not installed
-    settings = get_settings()
-    say("1/3 servers, schema and workers")
-    cluster.start(settings)
-    backup = settings.home_dir / "backups" / f"before-migrate-{time.strftime('%Y%m%dT%H%M%S')}.dump"
-    migrate_safely(cluster.database_url(settings, "owner"), settings, backup_to=backup)
-
-
-@contextmanager
-def _workers() -> Iterator[tuple[Callable[[], None], Path]]:
-    """Workers of the queues cpu and gpu, which end with this process however it ends; others may help.
-
-    Yields:
-        What raises when they have ended, and the file they write to.
-    """
-    from geofix.settings import get_settings
-
-    log = get_settings().home_dir / "log" / "demo-workers.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    # In a session of their own: Ctrl-C reaches this process alone, which then ends them in good order.
-    arguments = ["all", "cpu,gpu", "1", "beat", str(os.getpid())]
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "geofix_workers", *arguments],
-            env={**_NO_SCHEDULE, **os.environ},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-
-    def alive() -> None:
-        if process.poll() is not None:
-            raise ServiceError(
-                f"The demo's workers ended with status {process.returncode}.",
-                hint=f"See {log}; run the demo again to continue.",
-            )
-
-    try:
-        yield alive, log
-    except KeyboardInterrupt:
-        say("stopping; a training leaves a checkpoint first")
-        raise
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _world(size: str, seed: int) -> Path:
-    """The world, rendered."""
-    from geofix.settings import get_settings
-    from geofix.world.write import create_world
-
-    world = get_settings().home_dir / "worlds" / f"{size}-{seed}"
-    say(f"2/3 the world in {world}")
-    summary = create_world(world, size=size, seed=seed)
-    say(f"    {summary.photos:,} photos, {summary.aerial_rasters} aerial rasters, {summary.regions} regions")
-    return world
 
 
 def _run(world: Path, name: str, alive: Callable[[], None], log: Path) -> list[dict[str, Any]]:

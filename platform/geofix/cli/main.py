@@ -41,6 +41,7 @@ COMMANDS = {
     "localize": ("localize", "Find where photos were taken."),
     "sql": ("sql", "Ask SQL as the reader role."),
     "run": ("run", "Run a pipeline file from photos to answers."),
+    "benchmark-localizers": ("benchmark", "Train and compare all localizers on one snapshot."),
     "demo": ("demo", "The whole way on the built-in world."),
     "worker": ("worker", "Run queued jobs."),
     "beat": ("worker", "Take back jobs of dead workers, resend lost messages."),

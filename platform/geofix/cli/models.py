@@ -32,7 +32,7 @@ def create(
     fit: Annotated[
         str | None, typer.Option(help="center crops the middle, squash keeps the whole frame.")
     ] = None,
-    aggregation: Annotated[str, typer.Option(help="Pooling: gem, avg or salad.")] = "gem",
+    aggregation: Annotated[str, typer.Option(help="Pooling: gem, avg, salad or token.")] = "gem",
     gem_p: Annotated[float, typer.Option(help="Exponent of GeM pooling; 1 is the plain average.")] = 3.0,
     salad_clusters: Annotated[int, typer.Option(min=1, help="Clusters of SALAD.")] = 16,
     salad_width: Annotated[int, typer.Option(min=1, help="Values of each cluster.")] = 31,
@@ -51,8 +51,8 @@ def create(
 
     if fit not in (None, "center", "squash"):
         raise UsageError(f"--fit {fit!r} is neither center nor squash.")
-    if aggregation not in ("gem", "avg", "salad"):
-        raise UsageError(f"--aggregation {aggregation!r} is none of gem, avg and salad.")
+    if aggregation not in ("gem", "avg", "salad", "token"):
+        raise UsageError(f"--aggregation {aggregation!r} is none of gem, avg, salad and token.")
 
     manifest = create_model(
         directory,

@@ -8,6 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from geofix.cli.output import JsonOption, command, counted, emit, say
+from geofix.cli.train_options import (
+    ChangesOption,
+    DeviceOption,
+    OutOption,
+    ResumeOption,
+    SnapshotOption,
+    changed,
+    say_end,
+)
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -18,18 +27,11 @@ def train_classifier(
     config: Annotated[
         Path, typer.Argument(help="Training configuration (YAML), as configs/classifier.yaml.")
     ],
-    snapshot: Annotated[Path, typer.Option(help="Snapshot directory.")],
-    out: Annotated[Path, typer.Option(help="Directory of model, checkpoint and curves.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the directory.")
-    ] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Replace a key of the configuration: encoder.weights=FILE; repeatable."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:N; default: the setting.")
-    ] = None,
+    snapshot: SnapshotOption,
+    out: OutOption,
+    resume: ResumeOption = False,
+    changes: ChangesOption = None,
+    device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a classifier or a mixture on the sphere; Ctrl-C leaves a checkpoint to resume from.
@@ -39,18 +41,12 @@ def train_classifier(
 
     Example: geofix train-classifier configs/classifier.yaml --snapshot snapshots/wuhan --out models/base
     """
-    import yaml
-
-    from geofix.cli.ingest import mapping
     from geofix.training.classify import train_classifier as run
     from geofix.training.classify_config import parse_classifier_config
-    from geofix.training.config import load_raw, with_changes
     from geofix.training.distributed import Team
     from geofix.training.exclusive import only_run_in
 
-    given = mapping(changes, commas=False) or {}
-    replaced = {key: yaml.safe_load(value) for key, value in given.items()}
-    settings = parse_classifier_config(with_changes(load_raw(config), replaced), str(config))
+    settings = parse_classifier_config(changed(config, changes), str(config))
     with only_run_in(out, Team()):
         result = run(settings, snapshot, out, resume=resume, device=device)
     emit(result, as_json=json, human=lambda: _show(result))
@@ -67,7 +63,4 @@ def _show(result: dict[str, Any]) -> None:
     if "median_km" in figures:
         within = ", ".join(f"{figures[key]:.1f} % within {key} km" for key in ("0.2", "1", "25", "200"))
         say(f"  validation photos: {within}; median {figures['median_km']:.3f} km")
-    if result["unreadable"]:
-        path, reason = result["unreadable"][0]
-        say(f"  {len(result['unreadable'])} files could not be read, the first: {path}: {reason}")
-    say(f"model of epoch {result['kept_epoch']} in {result['model']}")
+    say_end(result)

@@ -62,7 +62,7 @@ def _overview(document: Document) -> list[str]:
         cells = [_named(row)]
         for name in names:
             split = row["splits"][name]
-            cells += [number(split["recall"]["1"][radius]), _range(split["interval"][radius])]
+            cells += [number(split["recall"]["1"][radius]), range_text(split["interval"][radius])]
         size = row["bytes_per_km2"]
         rows.append([*cells, number(row["harmonic_mean"]), "" if size is None else f"{size / 1000:,.1f}"])
     counts = ", ".join(f"{name} {document['photos'][name]:,}" for name in names)
@@ -141,7 +141,7 @@ def _grouped(document: Document, title: str, pick: Any) -> list[str]:
         [
             _named(row),
             *(
-                f"{number(group['recall'])} {_range(group['interval'])}".strip()
+                f"{number(group['recall'])} {range_text(group['interval'])}".strip()
                 for group in pick(row).values()
             ),
         ]
@@ -246,7 +246,8 @@ def _named(row: Document) -> str:
     return f"**{row['label']}**" if row["role"] == "main" else str(row["label"])
 
 
-def _range(bounds: Sequence[float] | None) -> str:
+def range_text(bounds: Sequence[float] | None) -> str:
+    """An interval, or nothing where there is none."""
     return "" if bounds is None else f"({bounds[0]:.1f}–{bounds[1]:.1f})"
 
 

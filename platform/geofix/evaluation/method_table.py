@@ -63,7 +63,7 @@ def table_rows(
 def _row(
     row: Row, photos: Mapping[str, Photos], hits: Mapping[str, Hits], area_km2: float, counting: Counting
 ) -> dict[str, Any]:
-    splits = {name: _split(hits[name], part, counting) for name, part in photos.items()}
+    splits = {name: split_figures(hits[name], part, counting) for name, part in photos.items()}
     whole = MIX if MIX in photos else next(iter(photos))
     pair = [splits[name]["recall"]["1"][key(counting.threshold_m)] for name in photos if name != MIX]
     return {
@@ -89,7 +89,8 @@ def _row(
     }
 
 
-def _split(hits: Hits, photos: Photos, counting: Counting) -> dict[str, Any]:
+def split_figures(hits: Hits, photos: Photos, counting: Counting) -> dict[str, Any]:
+    """What a row did on one split: recall with intervals, median, photos and clusters."""
     first = hits.share[:, counting.protocol.ks.index(1)] if 1 in counting.protocol.ks else hits.share[:, 0]
     intervals = {}
     for j, radius in enumerate(counting.protocol.radii_m):

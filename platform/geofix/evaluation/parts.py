@@ -13,15 +13,18 @@ from geofix.database.queries import evaluations as queries
 from geofix.errors import UsageError
 from geofix.evaluation.run import BATCH, measure, predict, register_evaluation
 from geofix.evaluation.service import Prepared
+from geofix.localizers.base import PhotoLocalizer
 
 Span = tuple[int, int, int]  # first id, last id, photos
 
 
 def spans(conn: Connection, found: Prepared, size: int) -> list[Span]:
-    """Ranges with about `size` embedded photos each, in whole batches: what is asked together stays so."""
+    """Ranges with about `size` photos to ask each, in whole batches: what is asked together stays so."""
     whole = -(-size // BATCH) * BATCH
     request = found.request
-    return queries.spans_to_ask(conn, found.model.model_id, found.snapshot.snapshot_id, request.split, whole)
+    # Who looks at the photos themselves asks those without an embedding, too.
+    model = None if isinstance(request.localizer, PhotoLocalizer) else found.model.model_id
+    return queries.spans_to_ask(conn, model, found.snapshot.snapshot_id, request.split, whole)
 
 
 def begin(conn: Connection, found: Prepared, job: str, *, replace: bool) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -128,6 +128,15 @@ class InputTransform:
             pixels = pixels[:, :, ::-1]
         pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+
+    def apply_plane(self, plane: Image.Image) -> npt.NDArray[np.float32]:
+        """Resize and crop a grey picture of labels as `apply` does a photo: (height, width), values as given.
+
+        Every pixel takes over its nearest one, for labels have no mean.
+        """
+        nearest = replace(self, interpolation="nearest")
+        image = nearest._crop(plane) if self.fit == "center" else nearest._resize(plane, self.size)
+        return np.asarray(image, dtype=np.float32)
 
     def _resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         height, width = size

@@ -24,7 +24,16 @@ def _known_localizer(name: str) -> str:
     return name
 
 
+def _known_crops(name: str) -> str:
+    from geofix.localizers.crops import POLICIES
+
+    if name not in POLICIES:
+        raise ValueError(f"must be one of {', '.join(POLICIES)}")
+    return name
+
+
 LocalizerName = Annotated[str, AfterValidator(_known_localizer)]
+CropsName = Annotated[str, AfterValidator(_known_crops)]
 
 
 @register
@@ -47,6 +56,7 @@ class Evaluate(Specification):
     level: Level = 16
     within: str | None = None
     k: int = Field(100, ge=1, le=1000)
+    crops: CropsName | None = None
     replace: bool = False
     chunk: int = Field(2048, ge=0, le=1_000_000, description="Photos per chunk; 0 does all in one job.")
     span: Structured[tuple[int, int] | None] = None

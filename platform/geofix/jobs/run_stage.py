@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,12 @@ from geofix.jobs.specs import AbsolutePath, Specification, Structured, Work, reg
 if TYPE_CHECKING:
     from geofix.pipeline.run import Lend, StageResult
 
-ON_GPU = ("train", "embed", "localize")  # stages that compute where a GPU is, when there is one
+ON_GPU = (
+    "train",
+    "train_classifier",
+    "embed",
+    "localize",
+)  # stages that compute where a GPU is, when there is one
 
 
 @register
@@ -70,24 +75,37 @@ def staged(file: Path, home: Path, variables: Mapping[str, str]) -> Pipeline:
         NotFoundError: There is no such file.
         BadInputError: It is no pipeline file.
     """
+    return Pipeline(stages=stages_of(file, home, variables))
+
+
+def stages_of(
+    file: Path, home: Path, variables: Mapping[str, str], *, before: str = "", after: Sequence[str] = ()
+) -> list[Stage]:
+    """The stages of a pipeline file as jobs, each after the one before it.
+
+    Args:
+        file: Pipeline file.
+        home: Where its files are.
+        variables: Further ${variables}.
+        before: What the names of the jobs begin with.
+        after: Jobs that the first stage waits for.
+    """
     from geofix.pipeline.file import load_pipeline
     from geofix.pipeline.run import stage_names
 
     pipeline, _ = load_pipeline(file, variables, home)
-    names = stage_names(pipeline)
+    names = [f"{before}{name}" for name in stage_names(pipeline)]
     given = {"file": str(file.absolute()), "home": str(home), "variables": dict(variables)}
-    return Pipeline(
-        stages=[
-            Stage(
-                name=name,
-                kind="stage",
-                parameters={**given, "number": number},
-                after=names[number - 2 : number - 1] if number > 1 else [],
-                queue="gpu" if stage.do in ON_GPU else None,
-            )
-            for number, (name, stage) in enumerate(zip(names, pipeline.stages, strict=True), start=1)
-        ]
-    )
+    return [
+        Stage(
+            name=name,
+            kind="stage",
+            parameters={**given, "number": number},
+            after=[names[number - 2]] if number > 1 else list(after),
+            queue="gpu" if stage.do in ON_GPU else None,
+        )
+        for number, (name, stage) in enumerate(zip(names, pipeline.stages, strict=True), start=1)
+    ]
 
 
 def document(result: StageResult) -> dict[str, Any]:

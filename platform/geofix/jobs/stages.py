@@ -25,6 +25,7 @@ class Snapshot(Specification):
     test: float = Field(0.15, ge=0, lt=1)
     val: float = Field(0.1, ge=0, lt=1)
     seed: int = 0
+    train_share: float = Field(1.0, gt=0, le=1)
     aerial: Several[str] | None = None
     overwrite: bool = False
 

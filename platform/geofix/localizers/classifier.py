@@ -20,8 +20,10 @@ from geofix.log import get_logger
 from geofix.models.classifier import Classifier
 from geofix.models.classifier_dir import TrainedClassifier
 from geofix.models.mvmf import Mixture, density_mode
+from geofix.models.scene_classifier import SceneClassifier
 from geofix.settings import get_settings
 from geofix.spatial import s2
+from geofix.training.planes import read_planes
 from geofix.training.samples import read_photo
 
 _log = get_logger(__name__)
@@ -84,15 +86,9 @@ class ClassifierLocalizer:
     def localize_photos(self, photos: Sequence[str | None], k: int, ranges: Ints | None = None) -> Candidates:
         """Rank classes; see `PhotoLocalizer.localize_photos`."""
         found = Candidates.empty(len(photos), k)
-        rows = np.flatnonzero(in_ranges(self.answers.s2_id, ranges))
-        if not len(rows):
-            return found
-        chosen = torch.from_numpy(rows)
-        for numbers, logits in network_logits(self.trained, photos, self.crops):
-            scores = self.scores([combine(values, self.crops) for values in logits]).cpu()[:, chosen]
-            top = scores.topk(min(k, len(rows)), dim=1)
-            best = rows[top.indices.numpy()]
-            put(found, numbers, self.answers, best, top.values.numpy())
+        ask = Asked(self.trained, self.answers, self.crops, photos, ranges)
+        for _ in rank(found, ask, self.scores):
+            pass
         return found
 
 
@@ -126,15 +122,8 @@ class MixtureLocalizer:
     def localize_photos(self, photos: Sequence[str | None], k: int, ranges: Ints | None = None) -> Candidates:
         """Rank components; a mode outside the ranges is no answer. See `PhotoLocalizer.localize_photos`."""
         found = Candidates.empty(len(photos), k)
-        rows = np.flatnonzero(in_ranges(self.answers.s2_id, ranges))
-        if not len(rows):
-            return found
-        chosen = torch.from_numpy(rows)
-        for numbers, logits in network_logits(self.trained, photos, self.crops):
-            weights = combine(logits[0], self.crops)
-            top = weights.cpu()[:, chosen].topk(min(k, len(rows)), dim=1)
-            best, scores = rows[top.indices.numpy()], top.values.numpy()
-            put(found, numbers, self.answers, best, scores)
+        ask = Asked(self.trained, self.answers, self.crops, photos, ranges)
+        for numbers, weights in rank(found, ask, lambda parts: parts[0]):
             if self.mode:
                 self._modes_first(found, numbers, weights, ranges)
         return found
@@ -159,6 +148,30 @@ class MixtureLocalizer:
             ):
                 values[number, 1:] = values[number, :-1].copy()
                 values[number, 0] = first
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a network is asked: photos, shown as `crops` say, with answers that lie in `ranges`."""
+
+    trained: TrainedClassifier
+    answers: Answers
+    crops: Crops
+    photos: Sequence[str | None]
+    ranges: Ints | None
+
+
+def rank(found: Candidates, asked: Asked, scores: Scores) -> Iterator[tuple[Ints, Tensor]]:
+    """Fill in the best answers block by block; yields numbers of the photos and all their scores (b, n)."""
+    rows = np.flatnonzero(in_ranges(asked.answers.s2_id, asked.ranges))
+    if not len(rows):
+        return
+    chosen, k = torch.from_numpy(rows), found.s2_id.shape[1]
+    for numbers, logits in network_logits(asked.trained, asked.photos, asked.crops):
+        values = scores([combine(part, asked.crops) for part in logits])
+        top = values.cpu()[:, chosen].topk(min(k, len(rows)), dim=1)
+        put(found, numbers, asked.answers, rows[top.indices.numpy()], top.values.numpy())
+        yield numbers, values
 
 
 def put(found: Candidates, numbers: Ints, answers: Answers, best: Ints, scores: NDArray[Any]) -> None:
@@ -191,12 +204,15 @@ def network_logits(
     """Numbers of the photos that can be read, and logits (b, crops, classes) per partition, in blocks."""
     network, encoder = trained.network, trained.encoder
     transform = encoder.transform
+    planes = read_planes(trained.metadata.get("planes"))
 
     def load(uri: str | None) -> NDArray[np.float32] | None:
         if uri is None:
             return None
         try:
-            return cut_crops(read_photo(uri, transform), transform, crops)
+            pixels = read_photo(uri, transform)
+            plane = None if planes is None else planes.image(uri, pixels)
+            return cut_crops(pixels, transform, crops, plane)
         except (GeofixError, OSError, ValueError) as error:
             _log.warning("photo not answered", photo=uri, reason=str(error))
             return None
@@ -212,5 +228,12 @@ def network_logits(
                 continue
             images = as_batch([part for part in parts if part is not None], encoder.device)
             with torch.inference_mode():
-                found = network(images) if isinstance(network, Classifier) else [network.logits(images)]
+                found = _outputs(network, images, crops.count)
             yield numbers, [values.reshape(len(numbers), crops.count, -1) for values in found]
+
+
+def _outputs(network: Classifier | Mixture, images: Tensor, together: int) -> list[Tensor]:
+    """Logits per partition, or of the mixture's weights."""
+    if isinstance(network, SceneClassifier):
+        return network.outputs(images, together)[0]
+    return network(images) if isinstance(network, Classifier) else [network.logits(images)]

@@ -21,8 +21,23 @@ TRAINED = {
     "classifier_f": "joint model: fine partition alone",
     "classifier_fstar": "joint model: product over all partitions",
     "planet": "single model: centre of the most probable cell",
+    "vit_mt": "ViT with layers for scenes: product over all partitions",
+    "translocator": "ViT of photo and semantic map: product over all partitions",
+    "isn_f": "individual scene networks: fine partition alone",
+    "isn_fstar": "individual scene networks: product over all partitions",
+    "cplanet": "sets of classes: region with the most votes, each divided by the size of its class",
+    "cplanet_sum": "sets of classes: region with the most votes, not divided",
     "mvmf": "mixture: direction of the component with the largest weight",
     "mvmf_mode": "mixture: where its density is highest",
+}
+# Names that answer for models of one kind alone; kinds with layers per partition answer as classifiers too.
+_KINDS = {
+    "cplanet": "cplanet",
+    "cplanet_sum": "cplanet",
+    "vit_mt": "vit_mt",
+    "translocator": "translocator",
+    "isn_f": "isn",
+    "isn_fstar": "isn",
 }
 _PLACES = {"classifier_c": 0, "classifier_m": 1, "classifier_f": 2}
 
@@ -56,10 +71,20 @@ def trained_localizer(
             f"{directory} holds weights {str(trained.sha256)[:12]}, {sha256[:12]} were registered.",
             hint="Register it under another name, or put the registered weights back.",
         )
+    if name in _KINDS and trained.kind != _KINDS[name]:
+        raise UsageError(
+            f"Model {trained.name} was trained as {trained.kind}; localizer {name} needs another kind.",
+            hint=f"Train with `kind: {_KINDS[name]}`, or use another localizer.",
+        )
+    if trained.kind == "cplanet" and name not in _KINDS:
+        raise UsageError(
+            f"Model {trained.name} was trained as cplanet; localizer {name} needs another kind.",
+            hint="Use localizer cplanet or cplanet_sum.",
+        )
     if isinstance(trained.network, Mixture) != name.startswith("mvmf"):
         raise UsageError(
             f"Model {trained.name} was trained as {trained.kind}; localizer {name} needs another kind.",
-            hint="mvmf and mvmf_mode want `kind: mvmf`, the others `kind: softmax`.",
+            hint="mvmf and mvmf_mode want `kind: mvmf`, the others a kind with layers per partition.",
         )
     if isinstance(trained.network, Mixture):
         points = trained.network.directions().detach().cpu().numpy()
@@ -72,11 +97,12 @@ def _of_classes(name: str, trained: TrainedClassifier) -> PhotoLocalizer:
 
     from geofix.localizers.classifier import Answers, ClassifierLocalizer
     from geofix.models.classifier import product_rule
+    from geofix.models.geoclasses import region_votes
     from geofix.partitions.hierarchy import ancestors
 
     parts = trained.partitions
     joint = len(parts) > 1
-    wanted = 3 if name in _PLACES else 2 if name == "classifier_fstar" else 1
+    wanted = 3 if name in _PLACES else 2 if name in ("classifier_fstar", "isn_fstar") else 1
     if len(parts) < wanted or (name in _PLACES and len(parts) != wanted) or (name == "planet" and joint):
         raise UsageError(
             f"Model {trained.name} has {len(parts)} partitions; localizer {name} is for a {_needs(name)}.",
@@ -86,12 +112,23 @@ def _of_classes(name: str, trained: TrainedClassifier) -> PhotoLocalizer:
         place = _PLACES[name]
         part = parts[place]
         return ClassifierLocalizer(name, trained, Answers.at(part.lon, part.lat), lambda found: found[place])
+    if trained.kind == "cplanet":
+        regions, normalise = parts[-1], name == "cplanet"
+        return ClassifierLocalizer(
+            name,
+            trained,
+            Answers.at(regions.lon, regions.lat),
+            lambda found: region_votes(found, regions, normalise=normalise),
+        )
+    if name == "isn_f":
+        return ClassifierLocalizer(
+            name, trained, Answers.at(parts[-1].lon, parts[-1].lat), lambda found: found[-1]
+        )
     if joint:
         held = torch.from_numpy(ancestors(parts)).to(trained.encoder.device)
         finest = Answers.at(parts[-1].lon, parts[-1].lat)
-        return ClassifierLocalizer(
-            "classifier_fstar", trained, finest, lambda found: product_rule(found, held)
-        )
+        own = name if name in _KINDS else "classifier_fstar"
+        return ClassifierLocalizer(own, trained, finest, lambda found: product_rule(found, held))
     only = parts[0]
     answers = (
         Answers.centres(np.asarray(only.class_cells()))

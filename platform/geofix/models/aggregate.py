@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geofix.errors import UsageError
 from geofix.models.config import EncoderConfig
 
 SINKHORN_ITERATIONS = 3
@@ -38,6 +39,19 @@ class Average(nn.Module):
     def forward(self, features: Tensor, token: Tensor | None = None) -> Tensor:
         """Pool (B, C, H, W) to (B, C), in float32 whatever the input's type; a class token is left out."""
         return features.float().mean(dim=(-2, -1))
+
+
+class ClassToken(nn.Module):
+    """A trunk's class token instead of its positions, as the sources take it of a ViT."""
+
+    def forward(self, features: Tensor, token: Tensor | None = None) -> Tensor:
+        """The class token (B, C), in float32 whatever the input's type."""
+        if token is None:
+            raise UsageError(
+                "Aggregation `token` takes a class token, which this trunk does not have.",
+                hint="Use a ViT with a class token, or aggregation avg.",
+            )
+        return token.float()
 
 
 class Salad(nn.Module):
@@ -109,6 +123,8 @@ def build_aggregation(config: EncoderConfig, channels: int) -> nn.Module:
         return GeM(config.gem_p)
     if config.aggregation == "avg":
         return Average()
+    if config.aggregation == "token":
+        return ClassToken()
     return Salad(
         channels,
         clusters=config.salad_clusters,

@@ -19,11 +19,14 @@ from geofix.models.encoder import Encoder
 from geofix.models.manifest import ModelManifest, model_directory
 from geofix.models.mvmf import Mixture
 from geofix.models.registry import Model, load_model, save_model
+from geofix.models.scene_classifier import SceneClassifier
+from geofix.models.scene_networks import SceneNetworks
+from geofix.models.translocator import TransLocator, read_design
 from geofix.partitions.files import MANIFEST, load_partition, save_partition
 from geofix.partitions.partition import Partition
 from geofix.spatial.distance import unit_vectors
 
-Kind = Literal["softmax", "mvmf"]
+Kind = Literal["softmax", "mvmf", "cplanet", "vit_mt", "translocator", "isn"]
 PARTITIONS = "partitions"
 """Folder of the partitions within a model directory."""
 _HEAD = "classifier."
@@ -35,9 +38,12 @@ class TrainedClassifier:
 
     Attributes:
         name: Of the model.
-        kind: softmax: one layer per partition. mvmf: weights of a mixture, one component per class.
+        kind: softmax: one layer per partition. mvmf: weights of a mixture, one component per class. cplanet:
+            one layer per set of classes. The others: with scenes or semantic maps, see
+            `geofix.models.scene_classifier`.
         network: In evaluation mode.
-        partitions: Coarse to fine; of a mixture the one whose classes its components began at.
+        partitions: Coarse to fine; of cplanet its sets, then their regions; of a mixture the one whose
+            classes its components began at.
         metadata: As stored: snapshot hash, training configuration, figures on the validation photos.
         sha256: Of the weights file it was read from.
     """
@@ -66,12 +72,14 @@ def save_classifier(trained: TrainedClassifier, directory: Path, *, overwrite: b
         for partition in trained.partitions:
             save_partition(partition, work / PARTITIONS)
 
-    described = {
+    described: dict[str, Any] = {
         "kind": trained.kind,
         "partitions": [
             {"name": item.name, "classes": len(item), "sha256": _digest(item)} for item in trained.partitions
         ],
     }
+    if isinstance(trained.network, SceneClassifier):
+        described["design"] = trained.network.describe()
     state = trained.network.state_dict()
     tensors = {f"{_HEAD}{key}": value for key, value in state.items() if not key.startswith("encoder.")}
     model = Model(
@@ -97,7 +105,7 @@ def load_classifier(directory: Path, device: torch.device | str = "cpu") -> Trai
         )
     partitions = tuple(_partition(directory, item) for item in described["partitions"])
     encoder = model.encoder("ground")
-    network = _network(described["kind"], encoder, partitions)
+    network = _network(described, encoder, partitions)
     state = {key.removeprefix(_HEAD): v for key, v in model.tensors.items() if key.startswith(_HEAD)}
     try:
         left = network.load_state_dict(state, strict=False)
@@ -111,10 +119,18 @@ def load_classifier(directory: Path, device: torch.device | str = "cpu") -> Trai
     )
 
 
-def _network(kind: str, encoder: Encoder, partitions: tuple[Partition, ...]) -> Classifier | Mixture:
+def _network(
+    described: Mapping[str, Any], encoder: Encoder, partitions: tuple[Partition, ...]
+) -> Classifier | Mixture:
+    kind, classes = described["kind"], [len(item) for item in partitions]
     if kind == "mvmf":
         return Mixture(encoder, class_points(partitions[-1]))
-    return Classifier(encoder, [len(item) for item in partitions])
+    if kind in ("vit_mt", "translocator"):
+        return TransLocator(encoder, classes, read_design(described["design"]), load_weights=False)
+    if kind == "isn":
+        design = described["design"]
+        return SceneNetworks(encoder, classes, design["scenes"], routed=design["routed"])
+    return Classifier(encoder, classes[:-1] if kind == "cplanet" else classes)
 
 
 def class_points(partition: Partition) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -136,7 +152,7 @@ def _digest(partition: Partition) -> str:
     """Hash of what labels depend on: cells, their classes, and where classes answer."""
     found = sha256(json.dumps([partition.name, partition.kind, partition.coarser]).encode())
     parts = [partition.cells, partition.cell_class, partition.lon, partition.lat]
-    for values in [*parts, *([] if partition.parent is None else [partition.parent])]:
+    for values in [*parts, *(item for item in (partition.parent, partition.members) if item is not None)]:
         found.update(np.ascontiguousarray(values).tobytes())
     return found.hexdigest()
 

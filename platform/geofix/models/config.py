@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from geofix.imagery.transforms import InputTransform
 
-Aggregation = Literal["gem", "avg", "salad"]
+Aggregation = Literal["gem", "avg", "salad", "token"]
 
 
 class EncoderConfig(BaseModel):

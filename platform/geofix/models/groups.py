@@ -133,7 +133,8 @@ def _used_names(encoder: Encoder) -> set[str]:
     trunk.eval()
     try:
         with torch.enable_grad():
-            blank = torch.zeros(1, 3, *encoder.transform.size, device=encoder.device)
+            channels = int(encoder.config.trunk_kwargs.get("in_chans", 3))
+            blank = torch.zeros(1, channels, *encoder.transform.size, device=encoder.device)
             total = trunk.forward_features(blank).float().sum()  # type: ignore[operator]
             found = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     finally:

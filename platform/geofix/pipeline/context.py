@@ -10,6 +10,21 @@ from geofix.pipeline.file import Pipeline, Stage
 from geofix.settings import get_settings
 
 
+def evaluation_name(pipeline: str, localizer: str, level: int, split: str, crops: str | None = None) -> str:
+    """What an evaluation of a pipeline is called."""
+    return f"{pipeline}-{localizer}-l{level}-{split}" + (f"-{crops}" if crops else "")
+
+
+def training_dir(home: Path, pipeline: str, name: str | None = None) -> Path:
+    """Where a pipeline trains a model, which is called as the pipeline unless `name` says otherwise."""
+    return home / "training" / pipeline / (name or pipeline)
+
+
+def code_set_name(pipeline: str, model: str, recipe: str, level: int) -> str:
+    """What a code set of a pipeline is called."""
+    return f"{pipeline}-{model}-{recipe}-l{level}"
+
+
 @dataclass(frozen=True)
 class Context:
     """The surroundings of a stage.
@@ -35,13 +50,13 @@ class Context:
 
     @property
     def snapshot_dir(self) -> Path:
-        """Where the pipeline's snapshot lies."""
-        return self.out / "snapshot"
+        """Where the pipeline's snapshot lies: one that it makes, or the one it names."""
+        return self.pipeline.snapshot or self.out / "snapshot"
 
     def code_set(self, model: str, recipe: str, level: int) -> str:
         """Name of a code set of this pipeline."""
-        return f"{self.pipeline.name}-{model}-{recipe}-l{level}"
+        return code_set_name(self.pipeline.name, model, recipe, level)
 
-    def evaluation(self, localizer: str, level: int, split: str) -> str:
+    def evaluation(self, localizer: str, level: int, split: str, crops: str | None = None) -> str:
         """Name of an evaluation of this pipeline."""
-        return f"{self.pipeline.name}-{localizer}-l{level}-{split}"
+        return evaluation_name(self.pipeline.name, localizer, level, split, crops)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.settings import get_settings
+from geofix.training.budget import Budget
 
 # Training configurations of the project.
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -96,6 +97,7 @@ class Snapshot(_Stage):
     test: float = 0.15
     val: float = 0.1
     seed: int = 0
+    train_share: float = Field(1.0, description="Of the training photos; the other splits stay as they are.")
     aerial: list[str] | None = Field(
         None, description="Aerial sources to take in; every one near the photos if left out, [none] for none."
     )
@@ -122,15 +124,25 @@ class MakeModel(_Stage):
     seed: int = 0
 
 
-class Train(_Stage):
-    """Train encoders and prototypes on the pipeline's snapshot, and register the model."""
-
-    do: Literal["train"]
+class _Training(_Stage):
     name: str = Field(description="Of the model.")
     config: Path = Field(description="Training configuration; ${configs} has some.")
     changes: dict[str, Any] = Field(
         default_factory=dict, description="Replaces keys of the configuration: {loss.ground_aerial: 0}."
     )
+    budget: Budget | None = Field(None, description="{photos: N} or {minutes: N} in place of `epochs`.")
+
+
+class Train(_Training):
+    """Train encoders and prototypes on the pipeline's snapshot, and register the model."""
+
+    do: Literal["train"]
+
+
+class TrainClassifier(_Training):
+    """Train a classifier of positions on the pipeline's snapshot, and register the model."""
+
+    do: Literal["train_classifier"]
 
 
 class Embed(_Stage):
@@ -170,6 +182,9 @@ class Evaluate(_Stage):
     levels: list[int] = [16]
     splits: list[str] = ["test_seen", "test_unseen"]
     within: str | None = None
+    crops: Literal["single", "five-max", "ten-mean"] | None = Field(
+        None, description="Parts of a photo that a trained classifier is shown."
+    )
 
 
 class Method(_Stage):
@@ -187,6 +202,7 @@ class Method(_Stage):
         None, description="Only aerial tiles of these; all where it is left out."
     )
     elsewhere: list[str] | None = Field(None, description="Photo data sets of another place.")
+    frozen: bool = Field(False, description="Means of photos in place of the model's prototypes.")
     density: bool = True
     ablations: bool = False
     threshold_m: float = 200.0
@@ -251,6 +267,7 @@ Stage = Annotated[
     | Snapshot
     | MakeModel
     | Train
+    | TrainClassifier
     | Embed
     | Codes
     | Evaluate
@@ -271,6 +288,7 @@ class Pipeline(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     about: str = ""
+    snapshot: Path | None = Field(None, description="A registered snapshot that no stage makes.")
     stages: Annotated[list[Stage], Field(min_length=1)]
 
 
@@ -291,6 +309,50 @@ def load_pipeline(
         NotFoundError: There is no such file.
         BadInputError: It is no YAML, or a stage says something unknown; the message names stage and field.
     """
+    raw, out = read_filled(path, variables, home)
+    return checked_file(Pipeline, raw, path), out
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def checked_file(form: type[Form], raw: Any, path: Path) -> Form:
+    """What a file said, checked.
+
+    Raises:
+        BadInputError: It says something unknown or wrong; the message names the field.
+    """
+    try:
+        return form.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(
+            f"{path}: {where}: {first['msg']} ({first.get('input')!r}).",
+            hint="See docs/data-formats.md for the stages and their fields.",
+        ) from error
+
+
+def read_filled(
+    path: Path,
+    variables: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    *,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> tuple[dict[str, Any], Path]:
+    """What a named YAML file says with its variables filled in, and its output folder below the home.
+
+    Args:
+        path: YAML file.
+        variables: As of `load_pipeline`; `name` is the file's own.
+        home: In place of GEOFIX_HOME.
+        prepare: What is done to the document before.
+
+    Raises:
+        NotFoundError: There is no such file.
+        BadInputError: It is no YAML, or has no name.
+        UsageError: A variable is unknown.
+    """
     if not path.is_file():
         raise NotFoundError(f"No pipeline file at {path}.", hint="There are some in examples/.")
     try:
@@ -308,17 +370,10 @@ def load_pipeline(
         "configs": os.fspath(CONFIGS),
         **(variables or {}),
     }
-    out = home / "runs" / _filled(raw["name"], known)
-    known["out"] = os.fspath(out)
-    try:
-        return Pipeline.model_validate(_filled(raw, known)), out
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(
-            f"{path}: {where}: {first['msg']} ({first.get('input')!r}).",
-            hint="See docs/data-formats.md for the stages and their fields.",
-        ) from error
+    name = _filled(raw["name"], known)
+    out = home / "runs" / name
+    known |= {"out": os.fspath(out), "name": name}
+    return _filled(prepare(raw), known), out
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:

@@ -7,13 +7,26 @@ from collections.abc import Iterable, Iterator
 from hashlib import file_digest, sha256
 from pathlib import Path
 
+from geofix import __version__
 from geofix.ingest.region_text import region_file
-from geofix.pipeline.file import Localize, Stage
+from geofix.pipeline.file import Localize, Pipeline, Stage
+from geofix.snapshots.reader import load_snapshot
 
 # Up to this size a named file counts by its content; larger ones, and files in folders, by size and time.
 HASHED_BYTES = 256 << 20
 # Files that lie beside another one and are read with it.
 BESIDE = (".shx", ".dbf", ".prj", ".cpg", ".tfw", ".jgw", ".pgw", ".wld")
+
+
+def beginning(pipeline: Pipeline) -> str:
+    """What the first stage of a pipeline depends on: the software, and a snapshot that no stage makes.
+
+    Raises:
+        NotFoundError: That snapshot is not there.
+    """
+    if pipeline.snapshot is None:
+        return __version__
+    return f"{__version__} {load_snapshot(pipeline.snapshot, verify=False).sha256}"
 
 
 def digest(before: str, stage: Stage) -> str:

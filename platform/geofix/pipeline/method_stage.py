@@ -34,6 +34,7 @@ def method(context: Context, stage: kinds.Method) -> Result:
             level=stage.level,
             datasets=stage.datasets,
             elsewhere=stage.elsewhere,
+            frozen=stage.frozen,
             name=f"{context.pipeline.name}-{folder.name}",
             wanted=Wanted(radius_m=stage.threshold_m, density=stage.density, ablations=stage.ablations),
             threshold_m=stage.threshold_m,

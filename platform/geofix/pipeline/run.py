@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geofix import __version__
 from geofix.database.engine import Connection, connect
 from geofix.database.queries import stage_runs
 from geofix.errors import UsageError
 from geofix.log import get_logger
 from geofix.pipeline.context import Context
 from geofix.pipeline.file import Pipeline, Stage, load_pipeline
-from geofix.pipeline.inputs import digest
+from geofix.pipeline.inputs import beginning, digest
 from geofix.pipeline.stages import REPORTS, STAGES
 from geofix.plain import plain
 from geofix.settings import get_settings
@@ -105,7 +104,7 @@ def run_pipeline(
     """
     plan = _Plan.read(path, variables, None)
     results: list[StageResult] = []
-    chain = __version__
+    chain = beginning(plan.pipeline)
     for number, stage in enumerate(plan.pipeline.stages):
         chain = digest(chain, stage)
         results.append(plan.step(number, chain, lend, force=force))
@@ -138,7 +137,7 @@ def run_stage(
     stages = plan.pipeline.stages
     if not 1 <= number <= len(stages):
         raise UsageError(f"{path} has no stage {number}.", hint=f"It has {len(stages)}.")
-    chain = __version__
+    chain = beginning(plan.pipeline)
     for stage in stages[:number]:
         chain = digest(chain, stage)
     result = plan.step(number - 1, chain, lend, force=False)

@@ -25,7 +25,7 @@ from geofix.pipeline.context import Context
 from geofix.pipeline.inputs import matching
 from geofix.pipeline.method_stage import method
 from geofix.pipeline.reports import files
-from geofix.pipeline.train_stage import train
+from geofix.pipeline.train_stage import train, train_classifier
 from geofix.plain import plain
 from geofix.snapshots.build import build_snapshot, stored_snapshot
 
@@ -115,6 +115,7 @@ def snapshot(context: Context, stage: kinds.Snapshot) -> Result:
         test=stage.test,
         val=stage.val,
         seed=stage.seed,
+        train_share=stage.train_share,
     )
     outputs = [["snapshot", result["sha256"]], *files(context.snapshot_dir / "snapshot.json")]
     return {**result, "outputs": outputs}
@@ -168,7 +169,8 @@ def codes(context: Context, stage: kinds.Codes) -> Result:
 
     model = model_queries.find_model(context.conn, stage.model)
     recipe = stage.recipe or default_recipe(context.conn, model)
-    frozen = any(isinstance(item, kinds.Snapshot) for item in context.pipeline.stages)
+    own = any(isinstance(item, kinds.Snapshot) for item in context.pipeline.stages)
+    frozen = own or context.pipeline.snapshot is not None
     needed = recipe != "aerial" or (frozen and bool(model.metrics.get("terms")))
     row = stored_snapshot(context.conn, context.snapshot_dir) if needed else None
     chosen = stage.model_copy(update={"recipe": recipe})
@@ -238,7 +240,7 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
         levels = stage.levels if localizer in (*recipes, "most_photographed") else stage.levels[:1]
         for level in levels:
             for split in stage.splits:
-                name = context.evaluation(localizer, level, split)
+                name = context.evaluation(localizer, level, split, stage.crops)
                 if not row.counts.get(split, 0):
                     old.add(name)  # of an earlier run, when the split still held photos
                     continue
@@ -255,6 +257,7 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
                     code_set=code_set,
                     level=level,
                     within=stage.within,
+                    crops=stage.crops,
                     replace=True,
                 )
     if not rows:
@@ -317,6 +320,7 @@ STAGES: dict[type, Callable[..., Result]] = {
     kinds.Snapshot: snapshot,
     kinds.MakeModel: make_model,
     kinds.Train: train,
+    kinds.TrainClassifier: train_classifier,
     kinds.Embed: embed,
     kinds.Codes: codes,
     kinds.Evaluate: evaluate,

@@ -1,10 +1,11 @@
-"""The stage `train`: learn from the pipeline's snapshot, then register what was learned."""
+"""The stages that train: learn from the pipeline's snapshot, then register what was learned."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
@@ -12,44 +13,68 @@ from geofix.database.queries.models import ModelRow
 from geofix.errors import UsageError
 from geofix.log import get_logger
 from geofix.models.manifest import MANIFEST, WEIGHTS, read_manifest
-from geofix.pipeline.context import Context
-from geofix.pipeline.file import Train
+from geofix.pipeline.context import Context, training_dir
+from geofix.pipeline.file import Train, TrainClassifier
 from geofix.pipeline.reports import files
 from geofix.settings import get_settings
-
-if TYPE_CHECKING:
-    from geofix.training.config import TrainingConfig
+from geofix.training.budget import within
 
 _log = get_logger(__name__)
 
 
 def train(context: Context, stage: Train) -> dict[str, Any]:
     """Train, or go on with a run of the same configuration that was interrupted, and register the model."""
-    from geofix.training.config import load_raw, parse_config, with_changes
+    from geofix.training.config import parse_config
+    from geofix.training.loop import train as begin
 
-    where = str(stage.config)
-    config = parse_config(with_changes(load_raw(stage.config), stage.changes), where)
-    out = context.home / "training" / context.pipeline.name / one_part(stage.name)
+    return _train(context, stage, parse_config, begin)
+
+
+def train_classifier(context: Context, stage: TrainClassifier) -> dict[str, Any]:
+    """As `train`, for what `geofix train-classifier` trains."""
+    from geofix.training.classify import train_classifier as begin
+    from geofix.training.classify_config import parse_classifier_config
+
+    return _train(context, stage, parse_classifier_config, begin)
+
+
+def _train(
+    context: Context,
+    stage: Train | TrainClassifier,
+    parse: Callable[[Any, str], Any],
+    begin: Callable[..., dict[str, Any]],
+) -> dict[str, Any]:
+    from geofix.training.config import load_raw, with_changes
+
+    asked = parse(with_changes(load_raw(stage.config), stage.changes), str(stage.config))
+    out = training_dir(context.home, context.pipeline.name, one_part(stage.name))
     # The run takes minutes to days: no transaction stays open meanwhile.
     context.conn.commit()
-    result = learn(config, context.snapshot_dir, out)
+    config = within(stage.budget, asked, context.snapshot_dir, out, begin)
+    result = learn(begin, config, context.snapshot_dir, out)
     directory = kept_model(Path(result["model"]), stage.name, context.home)
     row = register_trained(context.conn, directory, stage.name)
     outputs = [["model", stage.name], *files(directory / MANIFEST, directory / WEIGHTS)]
-    return {**result, "model": row.name, "sha256": row.weights_sha256, "outputs": outputs}
+    seen = result["steps"] * config.batch.photos
+    return {
+        **result,
+        "photos_seen": seen,
+        "model": row.name,
+        "sha256": row.weights_sha256,
+        "outputs": outputs,
+    }
 
 
-def learn(config: TrainingConfig, snapshot_dir: Path, out: Path) -> dict[str, Any]:
+def learn(begin: Callable[..., dict[str, Any]], config: Any, snapshot_dir: Path, out: Path) -> dict[str, Any]:
     """Train into a directory, going on from a checkpoint of the same run that can be read."""
     from geofix.training.checkpoint import NAME, DamagedCheckpointError, OtherRunError
-    from geofix.training.loop import train
 
     try:
-        return train(config, snapshot_dir, out, resume=(out / NAME).exists())
+        return begin(config, snapshot_dir, out, resume=(out / NAME).exists())
     except (OtherRunError, DamagedCheckpointError) as error:
         _log.warning("an earlier run cannot be taken up and is replaced", run=str(out), reason=error.message)
         shutil.rmtree(out)
-        return train(config, snapshot_dir, out)
+        return begin(config, snapshot_dir, out)
 
 
 def kept_model(made: Path, name: str, home: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from geofix.errors import ServiceError, UsageError
+from geofix.errors import UsageError
 from geofix.log import progress
 from geofix.models.registry import choose_device
 from geofix.settings import get_settings
@@ -21,8 +21,9 @@ from geofix.training.classify_keep import judge, result_of
 from geofix.training.classify_run import ClassifierRun, prepare_run
 from geofix.training.classify_step import classify_step, set_rates
 from geofix.training.colour import Jitter
-from geofix.training.loading import decoded
-from geofix.training.samples import Augmentation, Batch, Pairs
+from geofix.training.loading import decoded, told_if_killed
+from geofix.training.planes import pairs_with
+from geofix.training.samples import Augmentation, Batch
 from geofix.training.signals import Stop, stop_on_signals
 
 
@@ -78,22 +79,13 @@ def _train(
     clear_unfinished(path)
     if resume:
         read_checkpoint(run)
-    with run.journal, stop_on_signals() as stop:
-        try:
-            while run.clock.epoch < config.epochs:
-                _epoch(run, stop)
-                run.clock.epoch, run.clock.place = run.clock.epoch + 1, 0
-                if run.clock.epoch % config.validation.every == 0 or run.clock.epoch == config.epochs:
-                    judge(run)
-                write_checkpoint(run)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # DataLoader says it so, or its pipe breaks; files that cannot be read never come here.
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-                raise
-            raise ServiceError(
-                f"A process that decodes pictures ended at step {run.clock.step}: {error}",
-                hint="Memory may be short: lower `workers` or `batch.photos`, then go on with --resume.",
-            ) from error
+    with run.journal, stop_on_signals() as stop, told_if_killed(lambda: run.clock.step):
+        while run.clock.epoch < config.epochs:
+            _epoch(run, stop)
+            run.clock.epoch, run.clock.place = run.clock.epoch + 1, 0
+            if run.clock.epoch % config.validation.every == 0 or run.clock.epoch == config.epochs:
+                judge(run)
+            write_checkpoint(run)
     return result_of(run)
 
 
@@ -141,7 +133,8 @@ def _batches(run: ClassifierRun) -> Iterator[Batch]:
     )
     amount = section.jitter
     colours = Jitter(amount, amount, amount, amount / 5) if amount else None
-    pairs = Pairs(
+    pairs = pairs_with(
+        run.planes,
         run.photos,
         plan,
         run.network.encoder.transform,

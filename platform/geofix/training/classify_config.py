@@ -5,23 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from geofix.errors import BadInputError
 from geofix.training.config import EncoderSection, load_raw
+from geofix.training.geoclasses import GeoclassSection
+from geofix.training.scene_sections import (
+    FusionSection,
+    NetworksSection,
+    SceneSection,
+    SemanticSection,
+    scene_problem,
+)
+from geofix.training.sections import Positive, Section, Share, Unit, checked
 
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Unit = Annotated[int, Field(ge=1)]
+PUBLISHED_WEIGHTS = (0.5, 0.3, 0.2)
+"""Of the coarse, middle and fine term in TransLocator's released script."""
 
 
-class _Section(BaseModel):
-    """A part of the file; unknown keys are refused, and so are infinity and what is no number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PartitionSection(_Section):
+class PartitionSection(Section):
     """The adaptive partitions of the training photos, coarse to fine."""
 
     tau_min: Annotated[int, Field(ge=0)] = 50
@@ -41,7 +42,7 @@ class PartitionSection(_Section):
         return self
 
 
-class MixtureSection(_Section):
+class MixtureSection(Section):
     """The von Mises-Fisher mixture."""
 
     prekappa: Annotated[float, Field(ge=-5, le=30)] | Literal["cells"] = 12.0
@@ -52,7 +53,7 @@ class MixtureSection(_Section):
     kappa_lr: Positive = 1e-3
 
 
-class PhotoSection(_Section):
+class PhotoSection(Section):
     """How a batch is drawn and varied."""
 
     photos: Annotated[int, Field(ge=2)] = 128
@@ -62,7 +63,7 @@ class PhotoSection(_Section):
     mirror: bool = True
 
 
-class RateSection(_Section):
+class RateSection(Section):
     """SGD as in the sources, or AdamW."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -75,7 +76,7 @@ class RateSection(_Section):
     clip: Positive = 5.0
 
 
-class CheckSection(_Section):
+class CheckSection(Section):
     """What is looked at after an epoch."""
 
     photos: Unit = 2_000
@@ -83,14 +84,19 @@ class CheckSection(_Section):
     keep: Literal["best", "last"] = "best"
 
 
-class ClassifierConfig(_Section):
+class ClassifierConfig(Section):
     """A training run of a classifier."""
 
-    kind: Literal["softmax", "mvmf"] = "softmax"
+    kind: Literal["softmax", "mvmf", "cplanet", "vit_mt", "translocator", "isn"] = "softmax"
     encoder: EncoderSection
     dimension: Annotated[int, Field(ge=2)] | None = None
     partitions: PartitionSection = PartitionSection()
     mixture: MixtureSection = MixtureSection()
+    geoclasses: GeoclassSection = GeoclassSection()
+    semantics: SemanticSection = SemanticSection()
+    scenes: SceneSection = SceneSection()
+    fusion: FusionSection = FusionSection()
+    networks: NetworksSection = NetworksSection()
     batch: PhotoSection = PhotoSection()
     optimiser: RateSection = RateSection()
     validation: CheckSection = CheckSection()
@@ -111,10 +117,20 @@ class ClassifierConfig(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _scenes_fit(self) -> Self:
+        if (problem := scene_problem(self.kind, self.semantics, self.scenes, self.dimension)) is not None:
+            raise ValueError(problem)
+        return self
+
     @property
     def weights(self) -> tuple[float, ...]:
         """Weight of each partition's term."""
-        return self.partitions.weights or (1.0,) * len(self.partitions.tau_max)
+        if self.kind == "cplanet":
+            return (1.0,) * (self.geoclasses.sets + self.geoclasses.planet)
+        count = len(self.partitions.tau_max)
+        published = self.kind in ("vit_mt", "translocator") and count == len(PUBLISHED_WEIGHTS)
+        return self.partitions.weights or (PUBLISHED_WEIGHTS if published else (1.0,) * count)
 
 
 def load_classifier_config(path: Path) -> ClassifierConfig:
@@ -133,25 +149,4 @@ def parse_classifier_config(raw: Any, where: str) -> ClassifierConfig:
     Raises:
         BadInputError: A key is unknown or out of range; the message names it.
     """
-    try:
-        return ClassifierConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        known = ""
-        if first["type"] == "extra_forbidden":
-            known = f"Keys there: {', '.join(_keys_beside(first['loc']))}."
-        raise BadInputError(
-            f"{where}: {place}: {first['msg']} ({str(first.get('input'))[:80]!r}).", hint=known
-        ) from error
-
-
-def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
-    """Names that are allowed where an unknown one was found."""
-    section: type[BaseModel] = ClassifierConfig
-    for part in place[:-1]:
-        item = section.model_fields.get(str(part))
-        kind = None if item is None else item.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            section = kind
-    return list(section.model_fields)
+    return checked(ClassifierConfig, raw, where)

@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from geofix.losses.cross_entropy import class_terms
 from geofix.losses.mixture import mixture_nll
-from geofix.models.classifier import Classifier, log_probabilities, product_rule
+from geofix.models.classifier import Classifier, log_probabilities
 from geofix.models.classifier_dir import TrainedClassifier, save_classifier
+from geofix.models.mvmf import Mixture
+from geofix.models.scene_classifier import SceneClassifier
 from geofix.spatial.distance import great_circle_m
 from geofix.training.classify_checkpoint import NAME
 from geofix.training.classify_run import Checked, ClassifierRun, points_of
 from geofix.training.classify_step import low_precision
+from geofix.training.scene_step import SCENE
 
 MODEL = "model"
 RADII_KM = (0.2, 1.0, 25.0, 200.0, 750.0, 2500.0)
@@ -55,15 +59,17 @@ def validate(run: ClassifierRun, checked: Checked) -> dict[str, float]:
             images = torch.from_numpy(pixels).to(run.device)
             labels = torch.from_numpy(checked.labels[numbers]).to(run.device)
             with torch.inference_mode(), torch.autocast(run.device.type, torch.bfloat16, enabled=low):
-                outputs = network(images)
+                outputs, told = _asked(network, images)
             if isinstance(network, Classifier):
                 probabilities = log_probabilities(outputs)
-                scores = product_rule(probabilities, run.ancestors)
+                scores = run.class_scores(probabilities)
                 terms = class_terms(outputs, labels)
                 losses.append(sum(w * float(t) for w, t in zip(run.config.weights, terms, strict=True)))
                 for item, values, own in zip(run.partitions, probabilities, labels.T, strict=True):
                     known = own >= 0
                     right[item.name] += (values.argmax(dim=1) == own)[known].float().tolist()
+                if told and checked.scenes is not None:
+                    _right_scenes(right, told, torch.from_numpy(checked.scenes[numbers]).to(run.device))
             else:
                 scores = outputs
                 with torch.inference_mode():
@@ -77,6 +83,17 @@ def validate(run: ClassifierRun, checked: Checked) -> dict[str, float]:
         **{f"right/{name}": 100.0 * float(np.mean(values)) for name, values in right.items() if values},
         **({"loss": float(np.mean(losses))} if losses else {}),
     }
+
+
+def _asked(network: Classifier | Mixture, images: Tensor) -> tuple[Any, list[Tensor]]:
+    """A network's outputs, and logits of scenes where it tells them."""
+    return network.outputs(images) if isinstance(network, SceneClassifier) else (network(images), [])
+
+
+def _right_scenes(right: dict[str, list[float]], told: list[Tensor], scenes: Tensor) -> None:
+    for values, own in zip(told, scenes.T, strict=True):
+        hits = (values.argmax(dim=1) == own)[own >= 0].float().tolist()
+        right.setdefault(f"{SCENE}{values.shape[1]}", []).extend(hits)
 
 
 def _errors(run: ClassifierRun, checked: Checked, answers: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -104,7 +121,7 @@ def _errors(run: ClassifierRun, checked: Checked, answers: np.ndarray[Any, Any])
 def _positions(run: ClassifierRun) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Where each finest class or component answers, degrees."""
     if isinstance(run.network, Classifier):
-        return run.partitions[-1].lon, run.partitions[-1].lat
+        return run.stored[-1].lon, run.stored[-1].lat
     x, y, z = run.network.directions().detach().cpu().numpy().T
     return np.rad2deg(np.arctan2(y, x)), np.rad2deg(np.arctan2(z, np.hypot(x, y)))
 
@@ -115,9 +132,10 @@ def _trained(run: ClassifierRun, figures: dict[str, float]) -> TrainedClassifier
         "training": run.config.model_dump(mode="json"),
         "epoch": run.clock.epoch,
         "val": figures,
-        "terms": [item.name for item in run.partitions] if run.config.kind == "softmax" else ["mvmf"],
+        "terms": ["mvmf"] if run.config.kind == "mvmf" else [item.name for item in run.partitions],
+        **({} if run.planes is None else {"planes": run.planes.describe()}),
     }
-    return TrainedClassifier(run.out.resolve().name, run.config.kind, run.network, run.partitions, metadata)
+    return TrainedClassifier(run.out.resolve().name, run.config.kind, run.network, run.stored, metadata)
 
 
 def result_of(run: ClassifierRun) -> dict[str, Any]:
@@ -132,7 +150,7 @@ def result_of(run: ClassifierRun) -> dict[str, Any]:
         "kept_epoch": kept,
         "val": {key: value for key, value in figures.items() if key not in ("epoch", "step")},
         "photos": len(run.photos),
-        "classes": {item.name: len(item) for item in run.partitions},
+        "classes": {item.name: len(item) for item in run.stored},
         "outside": {
             item.name: int((own < 0).sum()) for item, own in zip(run.partitions, run.labels.T, strict=True)
         },

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from geofix.errors import BadInputError
 from geofix.log import get_logger
-from geofix.models.classifier import Classifier
+from geofix.models.classifier import Classifier, product_rule
 from geofix.models.classifier_dir import class_points
 from geofix.models.encoder import build_encoder
+from geofix.models.geoclasses import region_votes
 from geofix.models.groups import freeze_trunk, parameter_groups
 from geofix.models.mvmf import Mixture, kappa_of_cells
+from geofix.models.scene_classifier import SceneClassifier
 from geofix.partitions.adaptive import nested_partitions
 from geofix.partitions.hierarchy import ancestors
 from geofix.partitions.partition import Partition
@@ -27,11 +29,15 @@ from geofix.snapshots.reader import Snapshot, load_snapshot
 from geofix.spatial import s2
 from geofix.spatial.distance import great_circle_m, unit_vectors
 from geofix.training.classify_config import ClassifierConfig
+from geofix.training.geoclasses import cut_sets
 from geofix.training.journal import Journal
 from geofix.training.memory import check_classes
 from geofix.training.networks import encoder_config
-from geofix.training.pictures import Pictures, photo_pictures
+from geofix.training.pictures import Pictures
 from geofix.training.places import TrainingPhotos
+from geofix.training.planes import Planes, plane_pictures
+from geofix.training.scene_run import Extras, layer_sizes, prepare_extras, scene_network, trunk_section
+from geofix.training.scene_sections import SCENE_KINDS
 from geofix.training.state import Clock
 
 _log = get_logger(__name__)
@@ -46,11 +52,13 @@ class Checked:
         photos: Their places.
         labels: (n, partitions) classes, -1 for none.
         pictures: Their pixels.
+        scenes: (n, counts of scenes), -1 for none; None where no scene is learned.
     """
 
     photos: TrainingPhotos
     labels: NDArray[np.int64]
     pictures: Pictures
+    scenes: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -64,7 +72,7 @@ class ClassifierRun:
         photos: Training photos.
         labels: (n, partitions) class of each training photo, -1 for none.
         partitions: Coarse to fine.
-        ancestors: Class in every partition of each finest class.
+        ancestors: Class in every partition of each finest class, or region.
         network: What is trained.
         optimiser: With `highest_lr` in every group.
         checked: Photos of `val`; None: there are none.
@@ -72,6 +80,9 @@ class ClassifierRun:
         device: Where it is trained.
         clock: Where it stands.
         unreadable: Files that could not be read, with the reason.
+        planes: Of labels that the network sees behind the photos.
+        scenes: (n, counts of scenes) of the training photos, -1 for none.
+        regions: What sets of classes vote for, if they do.
     """
 
     config: ClassifierConfig
@@ -88,6 +99,21 @@ class ClassifierRun:
     device: torch.device
     clock: Clock = field(default_factory=Clock)
     unreadable: dict[str, str] = field(default_factory=dict)
+    planes: Planes | None = None
+    scenes: Tensor | None = None
+    regions: Partition | None = None
+
+    @property
+    def stored(self) -> tuple[Partition, ...]:
+        """Partitions that belong to the model; the last one is that of its answers."""
+        return self.partitions if self.regions is None else (*self.partitions, self.regions)
+
+    def class_scores(self, log_probabilities: list[Tensor]) -> Tensor:
+        """Of every class that can be answered, (B, classes)."""
+        if self.regions is None:
+            return product_rule(log_probabilities, self.ancestors)
+        normalise = self.config.geoclasses.normalise
+        return region_votes(log_probabilities, self.regions, normalise=normalise)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,32 +133,44 @@ def prepare_run(
     snapshot = load_snapshot(snapshot_dir)
     torch.manual_seed(config.seed)
     photos = _share(TrainingPhotos.from_snapshot(snapshot, ["train"]), config)
-    partitions = cut(config, photos)
+    val = _val_photos(config, snapshot)
+    photos, extras = prepare_extras(config, photos, val, out)
+    partitions = cut(config, photos) if extras.base is None else extras.base.partitions
+    partitions, regions = (
+        (partitions[:-1], partitions[-1]) if config.kind == "cplanet" else (partitions, None)
+    )
     labels = label(partitions, photos)
     _say_left_out(partitions, labels)
-    network = _network(config, partitions, device)
+    network = _network(config, partitions, device, extras)
+    scenes = extras.scenes_of(photos)
     return ClassifierRun(
+        regions=regions,
         config=config,
         snapshot=snapshot,
         out=out,
         photos=photos,
         labels=torch.from_numpy(labels),
         partitions=partitions,
-        ancestors=torch.from_numpy(ancestors(partitions)).to(device),
+        ancestors=torch.from_numpy(_held(partitions, regions)).to(device),
         network=network,
         optimiser=_optimiser(config, network),
-        checked=_checked(config, snapshot, partitions, network),
+        checked=None if val is None else _checked(config, val, partitions, network, extras),
         journal=Journal(out),
         device=device,
+        planes=extras.planes,
+        scenes=None if scenes is None else torch.from_numpy(scenes),
     )
 
 
 def cut(config: ClassifierConfig, photos: TrainingPhotos) -> tuple[Partition, ...]:
-    """The adaptive partitions of the training photos, coarse to fine.
+    """The adaptive partitions of the training photos, coarse to fine; of CPlaNet sets, then regions.
 
     Raises:
         BadInputError: No cell has photos enough, or the finest partition has one class alone.
+        UsageError: A set would have more classes than atoms.
     """
+    if config.kind == "cplanet":
+        return cut_sets(config, photos)
     section = config.partitions
     made = nested_partitions(
         NAME,
@@ -149,6 +187,13 @@ def cut(config: ClassifierConfig, photos: TrainingPhotos) -> tuple[Partition, ..
             hint="Lower partitions.tau_max, or tau_min.",
         )
     return made
+
+
+def _held(partitions: tuple[Partition, ...], regions: Partition | None) -> NDArray[np.int64]:
+    if regions is None:
+        return ancestors(partitions)
+    assert regions.members is not None
+    return regions.members
 
 
 def label(partitions: tuple[Partition, ...], photos: TrainingPhotos) -> NDArray[np.int64]:
@@ -176,23 +221,27 @@ def _share(photos: TrainingPhotos, config: ClassifierConfig) -> TrainingPhotos:
 
 
 def _network(
-    config: ClassifierConfig, partitions: tuple[Partition, ...], device: torch.device
+    config: ClassifierConfig, partitions: tuple[Partition, ...], device: torch.device, extras: Extras
 ) -> Classifier | Mixture:
-    described = encoder_config(config.encoder, config.dimension, seed=config.seed, role="ground")
+    trunk = trunk_section(config.encoder, config.kind)
+    described = encoder_config(trunk, config.dimension, seed=config.seed, role="ground")
     encoder = build_encoder(described)
     freeze_trunk(encoder)
     classes = [len(item) for item in partitions]
+    count, width = layer_sizes(config, classes, encoder.dimension, extras)
     check_classes(
-        sum(classes),
-        encoder.dimension,
+        count,
+        width,
         config.batch.photos,
         kind=config.kind,
         moments=2 if config.optimiser.kind == "adamw" else 1,
         device=device,
         limit_gb=config.memory_gb,
     )
-    if config.kind == "softmax":
+    if config.kind in ("softmax", "cplanet"):
         return Classifier(encoder, classes, config.seed).to(device)
+    if config.kind in SCENE_KINDS:
+        return scene_network(config, encoder, partitions, extras).to(device)
     section = config.mixture
     finest = partitions[-1]
     prekappa: Any = section.prekappa
@@ -218,10 +267,16 @@ def cell_edges_m(partition: Partition) -> NDArray[np.float64]:
 
 def _optimiser(config: ClassifierConfig, network: Classifier | Mixture) -> torch.optim.Optimizer:
     rates = config.optimiser
-    groups = parameter_groups(network.encoder, rates.trunk_lr, rates.head_lr, rates.weight_decay)
+    encoders = network.encoders() if isinstance(network, SceneClassifier) else [network.encoder]
+    groups = [
+        group
+        for encoder in encoders
+        for group in parameter_groups(encoder, rates.trunk_lr, rates.head_lr, rates.weight_decay)
+    ]
+    held = {id(parameter) for encoder in encoders for parameter in encoder.parameters()}
     own = {"centres": config.mixture.centre_lr, "prekappa": config.mixture.kappa_lr}
     for name, parameter in network.named_parameters():
-        if name.startswith("encoder.") or not parameter.requires_grad:
+        if id(parameter) in held or not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and name not in own
         groups.append(
@@ -239,12 +294,8 @@ def _optimiser(config: ClassifierConfig, network: Classifier | Mixture) -> torch
     return torch.optim.SGD(groups, momentum=rates.momentum)
 
 
-def _checked(
-    config: ClassifierConfig,
-    snapshot: Snapshot,
-    partitions: tuple[Partition, ...],
-    network: Classifier | Mixture,
-) -> Checked | None:
+def _val_photos(config: ClassifierConfig, snapshot: Snapshot) -> TrainingPhotos | None:
+    """Photos that are looked at after an epoch."""
     try:
         photos = TrainingPhotos.from_snapshot(snapshot, ["val"])
     except BadInputError:
@@ -253,9 +304,20 @@ def _checked(
     if len(photos) > config.validation.photos:
         rng = np.random.default_rng([config.seed, 0x76616C])
         photos = photos.take(np.sort(rng.permutation(len(photos))[: config.validation.photos]))
+    return photos
+
+
+def _checked(
+    config: ClassifierConfig,
+    photos: TrainingPhotos,
+    partitions: tuple[Partition, ...],
+    network: Classifier | Mixture,
+    extras: Extras,
+) -> Checked:
     threads = config.workers or get_settings().workers or os.cpu_count() or 1
-    pictures = photo_pictures(photos, network.encoder.transform, threads=threads, keep=True)
-    return Checked(photos, label(partitions, photos), pictures)
+    transform = network.encoder.transform
+    pictures = plane_pictures(photos, transform, extras.planes, threads=threads)
+    return Checked(photos, label(partitions, photos), pictures, extras.scenes_of(photos))
 
 
 def points_of(photos: TrainingPhotos, rows: NDArray[np.int64]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from geofix.losses.cross_entropy import class_terms, weighted_sum
 from geofix.losses.mixture import mixture_nll
 from geofix.models.classifier import Classifier
+from geofix.models.scene_classifier import SceneClassifier
 from geofix.training.classify_config import ClassifierConfig
 from geofix.training.classify_run import ClassifierRun, points_of
 from geofix.training.config import OptimiserSection
 from geofix.training.samples import Batch
+from geofix.training.scene_step import scene_terms, term_weights
 from geofix.training.state import rate
 from geofix.training.step import DivergedError, Outcome, cpu_has_bfloat16
 
@@ -52,7 +55,7 @@ def classify_step(run: ClassifierRun, batch: Batch) -> Outcome:
     for name, value in values.items():
         if not math.isfinite(value):
             raise DivergedError(f"The term {name} is {value} at {where}.", hint=_HINT)
-    weights = run.config.weights if run.config.kind == "softmax" else (1.0,)
+    weights = _weights(run, list(terms))
     total = weighted_sum(list(terms.values()), weights)
     total.backward()  # type: ignore[no-untyped-call]
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
@@ -64,9 +67,16 @@ def classify_step(run: ClassifierRun, batch: Batch) -> Outcome:
 
 
 def _terms(run: ClassifierRun, batch: Batch) -> dict[str, Tensor]:
-    """The loss's parts by name: one per partition, or the mixture's."""
+    """The loss's parts by name: one per partition and count of scenes, or the mixture's."""
     images = _mirrored(run, batch).to(run.device, non_blocking=True)
     network = run.network
+    if isinstance(network, SceneClassifier):
+        rows = torch.from_numpy(batch.rows)
+        labels = run.labels[rows].to(run.device)
+        scenes = None if run.scenes is None else run.scenes[rows].to(run.device)
+        names = [item.name for item in run.partitions]
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=low_precision(run.config, run.device)):
+            return scene_terms(network, images, labels, scenes, names)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=low_precision(run.config, run.device)):
         outputs = network(images)
     if isinstance(network, Classifier):
@@ -75,6 +85,13 @@ def _terms(run: ClassifierRun, batch: Batch) -> dict[str, Tensor]:
         return {item.name: term for item, term in zip(run.partitions, found, strict=True)}
     points = points_of(run.photos, batch.rows).to(run.device)
     return {"mvmf": mixture_nll(outputs, network.log_densities(points))}
+
+
+def _weights(run: ClassifierRun, terms: list[str]) -> Sequence[float]:
+    """Weight of each term."""
+    if isinstance(run.network, SceneClassifier):
+        return term_weights(run.config, terms, [item.name for item in run.partitions])
+    return run.config.weights if isinstance(run.network, Classifier) else (1.0,)
 
 
 def _mirrored(run: ClassifierRun, batch: Batch) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import current_process
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from geofix.errors import GeofixError
+from geofix.errors import GeofixError, ServiceError
 from geofix.training.samples import Batch, Pairs
 
 
@@ -42,6 +43,28 @@ def decoded(pairs: Pairs, first: int, *, workers: int, pin: bool) -> Iterator[Ba
         if isinstance(found, GeofixError):
             raise found
         yield found
+
+
+@contextmanager
+def told_if_killed(step: Callable[[], int]) -> Iterator[None]:
+    """Around a training: says so when a process that decodes was killed.
+
+    Args:
+        step: Steps that are done.
+
+    Raises:
+        ServiceError: A process that decodes ended.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # DataLoader says it so, or its pipe breaks; files that cannot be read never come here.
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise ServiceError(
+            f"A process that decodes pictures ended at step {step()}: {error}",
+            hint="Memory may be short: lower `workers` or `batch.photos`, then go on with --resume.",
+        ) from error
 
 
 class _Guarded(Dataset[Batch | GeofixError]):

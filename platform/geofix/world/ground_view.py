@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geofix.world import tables as t
 from geofix.world.camera import Camera, Light
@@ -107,10 +108,18 @@ def _sky(image: F32, scene: Scene, camera: Camera, light: Light, horizon: float,
     cover = np.clip((puff + 1.6 * light.cloud - 0.75) * 2.2, 0, 1) * (0.35 + 0.45 * np.clip(up * 4, 0, 1))
     cloud = rgb_of([0.93, 0.93, 0.95]) * light.level * (1 - 0.22 * light.cloud)
     image += (cloud - image) * cover[..., None]
-    hill = scene.hills[(azimuth * 720 / (2 * np.pi)).astype(int) % 720]
-    ridge = up < hill[None] + 0.004 * grain(noise_tile(0.8, 6), azimuth * 600, azimuth * 0)[None]
+    ridge = ridge_of(scene, azimuth, up)
     far = light.horizon_rgb * 0.55 + rgb_of([0.24, 0.31, 0.27]) * 0.45 * light.level
     image[ridge] = far
+
+
+def ridge_of(scene: Scene, azimuth: F32, up: F32) -> NDArray[np.bool_]:
+    """Where hills on the horizon cover the sky: directions (W,) in radians, slopes above it (H, 1)."""
+    hill = scene.hills[(azimuth * 720 / (2 * np.pi)).astype(int) % 720]
+    found: NDArray[np.bool_] = up < (
+        hill[None] + 0.004 * grain(noise_tile(0.8, 6), azimuth * 600, azimuth * 0)[None]
+    )
+    return found
 
 
 def _ground(
@@ -145,7 +154,7 @@ def _paint(
 ) -> None:
     """Keep the nearest span of each pixel (holes in crowns let the one behind through) and colour it."""
     z = camera.height_m - pixels.slope * spans.depth[pixels.span]
-    solid = _solid(spans, pixels, z, view, light)
+    solid = solid_pixels(spans, pixels, z, view, light)
     owner = np.full(len(image), -1, dtype=np.int64)
     owner[pixels.at[solid]] = solid
     won = owner[owner >= 0]
@@ -179,7 +188,7 @@ def _paint(
     image[at] = _haze(rgb, depth, light)
 
 
-def _solid(spans: Spans, pixels: Pixels, z: F32, view: View, light: Light) -> I32:
+def solid_pixels(spans: Spans, pixels: Pixels, z: F32, view: View, light: Light) -> I32:
     """Indices of pixels that are not holes: crowns are ragged, and thin out in winter; fences have gaps."""
     material = spans.material[pixels.span]
     keep = np.ones(len(material), dtype=bool)

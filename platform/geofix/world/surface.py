@@ -183,7 +183,7 @@ def ground_colour(s: Surface, x: F32, y: F32, blur: F32, season: Season, epoch: 
     on = np.flatnonzero(road >= 0)
     if len(on):
         e = road[on]
-        o = _smooth_offset(s, x[on], y[on], at[on])
+        o = smooth_offset(s, x[on], y[on], at[on])
         gap = np.abs(o) - s.road_half[e]
         soft = np.maximum(blur[on], 0.12)
         tarmac = s.road_rgb[e] * (1 + 0.07 * g_fine[on] + 0.06 * g_coarse[on])[:, None]
@@ -217,7 +217,7 @@ def _land_colour(s: Surface, x: F32, y: F32, epoch: int) -> tuple[F32, I32]:
     return rgb, s.cover[label]
 
 
-def _smooth_offset(s: Surface, x: F32, y: F32, at: I32) -> F32:
+def smooth_offset(s: Surface, x: F32, y: F32, at: I32) -> F32:
     """Bilinear signed offset from the axis; nearest where roads meet, where it jumps."""
     n = s.offset.shape[0]
     u = np.clip((x + s.half_m) / STEP_M - 0.5, 0, n - 1.01)

@@ -15,18 +15,21 @@ from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
+
 from geofix import log
 from geofix.errors import BadInputError, SpaceError, UsageError
 from geofix.settings import get_settings
 from geofix.world import files
 from geofix.world.aerial_view import FLIGHTS, render_aerial
-from geofix.world.camera import light_of
+from geofix.world.camera import Light, light_of
 from geofix.world.ground_view import render
 from geofix.world.noise import rng_for
 from geofix.world.plan import CAMERAS, Shot, demand, plan_patch, share_out
 from geofix.world.scene import Scene, Without, build_layout, build_scene
 from geofix.world.sensor import expose, passers_by
 from geofix.world.sizes import Size, get_size
+from geofix.world.tables import Boxes, Sprites
 from geofix.world.terrain import COUNTRIES, CRS, Continent, Patch, build_continent, place_patches
 
 FORMAT = 3
@@ -78,15 +81,25 @@ def plan_world(recipe: Recipe) -> list[Shot]:
     ]
 
 
-def take_photo(recipe: Recipe, shot: Shot, size: tuple[int, int]) -> object:
-    """The pixels of one photo, (height, width, 3) uint8; they depend on the recipe and the shot alone."""
+def light_at(recipe: Recipe, shot: Shot) -> Light:
+    """The light of a photo's moment."""
     moment = shot.captured_at
     day = moment.timetuple().tm_yday + moment.hour / 24
-    light = light_of(
+    return light_of(
         day, moment.hour + moment.minute / 60, rng_for(recipe.seed, 13, shot.patch, shot.sequence)
     )
+
+
+def chance_of(recipe: Recipe, shot: Shot) -> tuple[np.random.Generator, tuple[Boxes | None, Sprites | None]]:
+    """A photo's own generator, after it drew who passes by; and these."""
     rng = rng_for(recipe.seed, 14, shot.patch, shot.sequence, shot.number)
     extra = passers_by(rng, shot.camera, shot.road_azimuth_deg, shot.lateral_m, shot.road_half_m)
+    return rng, extra
+
+
+def take_photo(recipe: Recipe, shot: Shot, size: tuple[int, int]) -> object:
+    """The pixels of one photo, (height, width, 3) uint8; they depend on the recipe and the shot alone."""
+    light, (rng, extra) = light_at(recipe, shot), chance_of(recipe, shot)
     radiance = render(recipe.scene(shot.patch), shot.camera, light, shot.epoch, size, *extra)
     return expose(rng, radiance, CAMERAS[shot.device][3])
 
@@ -168,11 +181,12 @@ def _render(root: Path, recipe: Recipe, shots: list[Shot], patches: int, workers
     if not tasks:
         return
     with log.progress("world", len(missing), "photos") as advance:
-        for done in _run(tasks, min(workers, len(tasks))):
+        for done in run_tasks(tasks, min(workers, len(tasks))):
             advance(done)
 
 
-def _run(tasks: list[tuple[object, ...]], workers: int) -> Iterator[int]:
+def run_tasks(tasks: list[tuple[object, ...]], workers: int) -> Iterator[int]:
+    """What each task returns, in any order; a task is a function and its arguments."""
     if workers == 1:
         for function, *args in tasks:
             yield function(*args)  # type: ignore[operator]

@@ -44,7 +44,8 @@ SELECT min(s2_id), max(s2_id), count(*) FROM (
     SELECT p.s2_id, (rank() OVER (ORDER BY p.s2_id) - 1) / %(size)s AS part
     FROM geofix.snapshot_photo s JOIN geofix.photo_record p USING (photo_id)
     WHERE s.snapshot_id = %(snapshot_id)s AND s.split = %(split)s
-      AND EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id)
+      AND (%(model_id)s::bigint IS NULL OR EXISTS (
+          SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = s.photo_id))
 ) asked GROUP BY part ORDER BY part
 """
 FORGET_SPAN = """
@@ -135,11 +136,11 @@ def require_free(conn: Connection, name: str) -> None:
 
 
 def spans_to_ask(
-    conn: Connection, model_id: int, snapshot_id: int, split: str, size: int
+    conn: Connection, model_id: int | None, snapshot_id: int, split: str, size: int
 ) -> list[tuple[int, int, int]]:
-    """Ranges (first id, last id, photos) that hold every embedded photo of a split, in order, `size` in each.
+    """Ranges (first id, last id, photos) that hold every photo of a split, in order, `size` in each.
 
-    A range holds more where many photos lie on one id.
+    With a model only photos that it embedded count. A range holds more where many photos lie on one id.
     """
     values = {"model_id": model_id, "snapshot_id": snapshot_id, "split": split, "size": size}
     return conn.execute(SPANS, values).fetchall()
