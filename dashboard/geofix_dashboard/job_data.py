@@ -15,6 +15,8 @@ from geofix.database.queries import dashboard_jobs, workers
 from geofix.settings import get_settings
 from geofix_dashboard import data
 
+TRAININGS = ("train", "train_classifier")
+_NO_PERCENT = ("epoch", "step", "main", "kappa", "loss", "median_km", "typical_km")
 _EPOCH = re.compile(r"epoch (\d+) of \d+: (.*)")
 _TERM = re.compile(r"([A-Za-z_]+) (-?\d+(?:\.\d+)?(?:e-?\d+)?)(?= |$)")
 _MOST_BYTES = 20_000_000
@@ -78,7 +80,7 @@ def validation(specification: dict[str, Any], result: dict[str, Any] | None) -> 
 
 
 def _histories(specification: dict[str, Any], result: dict[str, Any] | None) -> list[Path]:
-    if "out" in specification and specification.get("kind", "train") == "train":
+    if "out" in specification and specification.get("kind", "train") in TRAININGS:
         return [Path(specification["out"]) / "epochs.jsonl"]
     trained = [
         str(stage["result"]["model"])
@@ -101,9 +103,9 @@ def _read(path: Path | None) -> pd.DataFrame:
         except ValueError:  # the line that is being written
             continue
         rows += [
-            (int(document["epoch"]), str(name), float(value))
+            (int(document["epoch"]), f"within {name} km" if name[0].isdigit() else name, float(value))
             for name, value in document.items()
-            if name not in ("epoch", "step", "main", "kappa") and isinstance(value, int | float)
+            if name not in _NO_PERCENT and isinstance(value, int | float)
         ]
     return pd.DataFrame(rows, columns=["epoch", "measure", "value"])
 

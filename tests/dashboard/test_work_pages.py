@@ -315,3 +315,14 @@ def test_the_cells_most_like_one_are_listed_as_sql_lists_them(towns):
 @pytest.mark.parametrize(("shown", "said"), [("colours", "of the variance"), ("3", "Component 3")])
 def test_components_are_drawn(towns, shown, said):
     assert said in text_of(well(page("space", show=shown, of="codes:means")))
+
+
+def test_the_curves_of_a_classifier_are_percentages_alone(tmp_path):
+    line = {"epoch": 1, "step": 5, "0.2": 12.5, "25": 60.0, "right/fine": 40.0, "median_km": 3.1, "loss": 2.0}
+    (tmp_path / "epochs.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    found = job_data.validation({"kind": "train_classifier", "out": str(tmp_path)}, None)
+    assert dict(zip(found["measure"], found["value"], strict=True)) == {
+        "within 0.2 km": 12.5,
+        "within 25 km": 60.0,
+        "right/fine": 40.0,
+    }

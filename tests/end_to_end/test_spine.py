@@ -84,7 +84,15 @@ def test_errors_are_one_line_with_the_right_exit_code(demo):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_a_valid_pipeline(path, clean_environment):
     named = yaml.safe_load(path.read_text())["name"]
-    variables = {} if named == path.stem else {"name": path.stem, "world": "world", "seed": "1"}
+    given = {
+        "world": "world",
+        "seed": "1",
+        "base": "study-1",
+        "share": "0.1",
+        "epochs": "8",
+        "epochs_alone": "9",
+    }
+    variables = {} if named == path.stem else {"name": path.stem, **given}
     pipeline, out = load_pipeline(path, variables)
     assert pipeline.name == path.stem and named in (path.stem, "${name}")
     assert out.name == pipeline.name

@@ -210,12 +210,12 @@ def _open(ids: list[str]) -> None:
 
 def _curves(row: JobRow) -> None:
     """Losses and validation by epoch where the job trains something."""
-    if row.kind not in ("train", "run"):
+    if row.kind not in (*job_data.TRAININGS, "run"):
         return
     losses = job_data.losses(row.job_id)
     measured = job_data.validation({"kind": row.kind, **row.specification}, row.result)
     if losses.empty and measured.empty:
-        if row.kind == "train" and not row.is_finished:
+        if row.kind in job_data.TRAININGS and not row.is_finished:
             theme.section("Loss curves", "They begin with the first epoch")
         return
     left, right = st.columns(2, gap="large")
