@@ -48,7 +48,7 @@ def test_salad_by_its_options(tmp_path: Path) -> None:
     options = ["--aggregation", "salad", "--salad-clusters", "4", "--salad-width", "6", "--salad-token", "0"]
     made = json.loads(create(tmp_path / "m", *options, "--json"))
     assert made["dimensions"] == {"ground": 24, "aerial": 24}
-    assert "none of gem, avg and salad" in create(tmp_path / "n", "--aggregation", "max", code=2)
+    assert "none of gem, avg, salad and token" in create(tmp_path / "n", "--aggregation", "max", code=2)
     with pytest.raises(UsageError, match="salad_clusters"):
         create_model(tmp_path / "n", trunk="resnet18", aggregation="salad", salad={"clusters": 0})
 
