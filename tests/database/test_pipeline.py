@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from small_world import countries, orthophoto, photos, pointed_at
 
 from geofix.database.engine import connect
 from geofix.database.ownership import delete_dataset
 from geofix.database.queries import codes as code_queries
 from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.evaluation.error_pictures import draw_error_pictures
 from geofix.pipeline.run import run_pipeline
 from geofix.settings import get_settings
 
@@ -273,6 +276,32 @@ def test_photos_that_match_nothing_and_unknown_regions_are_told(little):
         run_pipeline(little)
     little.write_text(PIPELINE)
     assert numbers(ran(little)) <= numbered(13)
+
+
+def test_errors_are_drawn_as_photos_beside_what_stands_at_the_answer_and_at_the_truth(little, tmp_path):
+    name, sheet = "little-knn-l16-test_seen", tmp_path / "sheets" / "worst.png"
+    with connect("reader") as conn:
+        asked = conn.execute(
+            "SELECT source_key, error_m FROM prediction_top1 WHERE evaluation = %s"
+            " ORDER BY error_m DESC NULLS FIRST, photo_id",
+            (name,),
+        ).fetchall()
+        worst = draw_error_pictures(conn, name, sheet, pick="worst", photos=3)["photos"]
+        best = draw_error_pictures(conn, name, sheet, pick="best", photos=2)["photos"]
+        spread = draw_error_pictures(conn, name, sheet, pick="spread", photos=4)["photos"]
+        with pytest.raises(UsageError, match="pick is 'nearest'"):
+            draw_error_pictures(conn, name, sheet, pick="nearest")
+        with pytest.raises(NotFoundError):
+            draw_error_pictures(conn, "little-none", sheet)
+    assert [(row["source_key"], row["error_m"]) for row in worst] == asked[:3]
+    assert [row["source_key"] for row in best] == [key for key, _ in asked[-2:]]
+    places = [key for key, _ in asked]
+    assert len(spread) == 4 and places.index(spread[0]["source_key"]) == 0
+    assert places.index(spread[-1]["source_key"]) == len(asked) - 1
+    neighbours = {row[side] for row in [*worst, *spread] for side in ("answer_key", "truth_key")}
+    assert not neighbours & set(places), "a neighbour is a photo that was not asked"
+    with Image.open(sheet) as image:
+        assert image.height > image.width / 2 and np.asarray(image.convert("L")).std() > 20
 
 
 def test_a_pipeline_killed_at_random_moments_ends_like_one_that_was_not(cluster, tmp_path):

@@ -167,6 +167,28 @@ def show_places(name: str, rows: list[dict[str, Any]], threshold_m: float) -> No
 
 @app.command()
 @command
+def pictures(
+    name: NameArgument,
+    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; default: NAME-photos.png here.")] = None,
+    pick: Annotated[str, typer.Option(help="worst, best, or spread over all errors.")] = "worst",
+    photos: Annotated[int, typer.Option(min=1, max=60, help="Photos on the sheet.")] = 12,
+    json: JsonOption = False,
+) -> None:
+    """Draw photos beside what stands at the answer and at the truth: errors to look at.
+
+    Example: geofix evaluate pictures knn-test --pick worst --out worst.png
+    """
+    from geofix.database.engine import connect
+    from geofix.evaluation.error_pictures import draw_error_pictures
+
+    file = out or Path(f"{name}-photos.png")
+    with connect("reader") as conn:
+        result = draw_error_pictures(conn, name, file, pick=pick, photos=photos)
+    emit(result, as_json=json, human=lambda: say(f"{len(result['photos'])} photos drawn into {file}"))
+
+
+@app.command()
+@command
 def compare(
     a: Annotated[str, typer.Argument(help="One evaluation.")],
     b: Annotated[str, typer.Argument(help="Another one on the same photos.")],

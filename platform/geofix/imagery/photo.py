@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
@@ -205,6 +206,22 @@ def decode_photo(
         if max_side is not None:
             rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=None)
         return np.array(_upright(rgb, orientation), dtype=np.uint8)
+
+
+def decode_photo_at(uri: str, *, max_side: int | None = None) -> NDArray[np.uint8]:
+    """Pixels of a photo by the URI under which it was ingested; see `decode_photo`.
+
+    Args:
+        uri: A path, `file://...`, or anything fsspec opens.
+        max_side: As for `decode_photo`.
+
+    Raises:
+        BadPhoto: With its reason.
+    """
+    if uri.startswith("file://") or "://" not in uri:
+        return decode_photo(Path(uri.removeprefix("file://")), max_side=max_side)
+    with fsspec.open(uri, "rb") as stream:
+        return decode_photo(bytes(stream.read(get_settings().max_photo_bytes + 1)), max_side=max_side)
 
 
 def _read_file(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:

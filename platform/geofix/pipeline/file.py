@@ -233,10 +233,10 @@ class Table(_Stage):
 
 
 class Map(_Stage):
-    """Draw an evaluation's errors, or the coverage of a data set."""
+    """Draw an evaluation's errors, on the map or as photos, or the coverage of a data set."""
 
     do: Literal["map"]
-    show: Literal["errors", "tiles", "countries"] = "errors"
+    show: Literal["errors", "photos", "tiles", "countries"] = "errors"
     evaluation: str | None = None
     source: str | None = None
     dataset: str | None = None

@@ -16,6 +16,7 @@ from geofix.database.queries import models as model_queries
 from geofix.database.queries import reports as queries
 from geofix.database.queries import snapshots as snapshot_queries
 from geofix.errors import BadInputError
+from geofix.evaluation.error_pictures import draw_error_pictures
 from geofix.ingest import aerial, aerial_tiles
 from geofix.pipeline import charts
 from geofix.pipeline import file as kinds
@@ -151,15 +152,27 @@ def draw(context: Context, stage: kinds.Map) -> Result:
     """One picture: errors of an evaluation, tiles of an aerial source, or photos by country."""
     if stage.show == "errors":
         return _draw_errors(context, stage)
+    if stage.show == "photos":
+        return _draw_photos(context, stage)
     if stage.show == "tiles":
         return _draw_tiles(context, stage)
     return _draw_countries(context, stage)
 
 
-def _draw_errors(context: Context, stage: kinds.Map) -> Result:
+def _draw_photos(context: Context, stage: kinds.Map) -> Result:
+    name, sheet = _evaluation(context, stage), context.out / f"photos-{stage.evaluation}.png"
+    drawn = draw_error_pictures(context.conn, name, sheet, pick="spread")
+    return {"sheet": str(sheet), "photos": len(drawn["photos"]), "outputs": files(sheet)}
+
+
+def _evaluation(context: Context, stage: kinds.Map) -> str:
     if stage.evaluation is None:
-        raise BadInputError("A map of errors needs `evaluation`.")
-    name = f"{context.pipeline.name}-{stage.evaluation}"
+        raise BadInputError(f"A map of {stage.show} needs `evaluation`.")
+    return f"{context.pipeline.name}-{stage.evaluation}"
+
+
+def _draw_errors(context: Context, stage: kinds.Map) -> Result:
+    name = _evaluation(context, stage)
     row = evaluation_queries.find_evaluation(context.conn, name)
     lines = evaluation_queries.error_lines(context.conn, name)
     train = snapshot_queries.snapshot_photos(context.conn, row["snapshot_id"], ["train"])

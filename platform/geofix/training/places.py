@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -115,11 +114,6 @@ class TrainingPhotos:
             self.block[rows],
             self.unseen[rows],
         )
-
-
-def local_source(uri: str) -> str | Path:
-    """A local path, however it is written; any other URI as it is."""
-    return Path(uri.removeprefix("file://")) if uri.startswith("file://") or "://" not in uri else uri
 
 
 @dataclass(frozen=True)

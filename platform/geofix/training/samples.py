@@ -6,10 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
 
-import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +14,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from geofix.errors import BadInputError, GeofixError, UsageError
-from geofix.imagery.photo import decode_photo
+from geofix.imagery.photo import decode_photo_at
 from geofix.imagery.raster import SIDE_M, Square, read_square
 from geofix.imagery.transforms import InputTransform
-from geofix.settings import get_settings
 from geofix.spatial.distance import great_circle_m
 from geofix.spatial.frames import LocalFrame
 from geofix.training.colour import Jitter, jitter
-from geofix.training.places import AerialIndex, TrainingPhotos, View, local_source
+from geofix.training.places import AerialIndex, TrainingPhotos, View
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -256,11 +252,7 @@ def read_photo(uri: str, transform: InputTransform) -> NDArray[np.uint8]:
     Raises:
         BadPhoto: With its reason.
     """
-    source: Any = local_source(uri)
-    if not isinstance(source, Path):
-        with fsspec.open(source, "rb") as stream:
-            source = bytes(stream.read(get_settings().max_photo_bytes + 1))
-    return decode_photo(source, max_side=transform.decode_side)
+    return decode_photo_at(uri, max_side=transform.decode_side)
 
 
 def tile_input(
