@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
+from altair.utils import schemapi
 
 from geofix.evaluation.metrics import wilson
 from geofix_dashboard.theme import CATEGORIES, GREY_TEXT, SMALL_N, STATE_COLOURS
+
+CHECKED = False  # held against the schema of Vega-Lite, which takes longer than all else on a page
+schemapi.disable_debug_mode()  # nor while they are put together
+
+
+class _Unchecked:
+    """A chart that is written without a look at the schema."""
+
+    def __init__(self, chart: alt.TopLevelMixin) -> None:
+        self._chart = chart
+
+    def to_dict(self) -> dict[str, Any]:
+        """The chart as Vega-Lite reads it."""
+        return dict(self._chart.to_dict(validate=False))
+
+
+def draw(chart: alt.Chart | alt.LayerChart) -> None:
+    """Draw a chart as wide as its place."""
+    drawn: Any = chart if CHECKED else _Unchecked(chart)
+    st.altair_chart(drawn, width="stretch")
+
+
+def _pale_where(column: str, pale: str) -> alt.Color:
+    """One colour, another one where a column is true; Altair takes ten times as long over a condition."""
+    scale = alt.Scale(domain=[False, True], range=[CATEGORIES[0], pale])
+    return alt.Color(f"{column}:N", scale=scale, legend=None)
 
 
 def error_curve(
@@ -78,7 +106,7 @@ def error_curve(
         .mark_rule(color="#555555", strokeDash=[5, 4])
         .encode(x="at:Q", tooltip=[alt.Tooltip("at:Q", title="threshold, metres")])
     )
-    st.altair_chart((band + line + mark).properties(height=height), width="stretch")
+    draw((band + line + mark).properties(height=height))
 
 
 def split_bars(rows: pd.DataFrame, height: int = 190) -> None:
@@ -90,7 +118,7 @@ def split_bars(rows: pd.DataFrame, height: int = 190) -> None:
     )
     bars = base.mark_bar(height={"band": 0.62}, color=CATEGORIES[0]).encode(tooltip=["split:N", "photos:Q"])
     text = base.mark_text(align="left", dx=5, color="#45545f").encode(text=alt.Text("photos:Q", format=","))
-    st.altair_chart((bars + text).properties(height=height), width="stretch")
+    draw((bars + text).properties(height=height))
 
 
 def part_bars(parts: Mapping[str, float], total: float, height: int = 170) -> None:
@@ -111,7 +139,7 @@ def part_bars(parts: Mapping[str, float], total: float, height: int = 170) -> No
     text = base.mark_text(align="left", dx=4, color="#45545f").encode(
         x=alt.X("right:Q"), text=alt.Text("value:Q", format="+.3f")
     )
-    st.altair_chart((bars + text).properties(height=height), width="stretch")
+    draw((bars + text).properties(height=height))
 
 
 def curves(rows: pd.DataFrame, series: str, unit: str, height: int = 300) -> None:
@@ -132,7 +160,7 @@ def curves(rows: pd.DataFrame, series: str, unit: str, height: int = 300) -> Non
             tooltip=["epoch:Q", f"{series}:N", alt.Tooltip("value:Q", format=".4g")],
         )
     )
-    st.altair_chart(chart.properties(height=height), width="stretch")
+    draw(chart.properties(height=height))
 
 
 def stage_seconds(stages: list[tuple[str, float, bool]]) -> None:
@@ -145,13 +173,13 @@ def stage_seconds(stages: list[tuple[str, float, bool]]) -> None:
         x=alt.X("seconds:Q", title="seconds", axis=alt.Axis(grid=True, gridColor="#edf1f4")),
     )
     bars = base.mark_bar(height={"band": 0.62}).encode(
-        color=alt.condition("datum.skipped", alt.value("#c9d3da"), alt.value(CATEGORIES[0])),
+        color=_pale_where("skipped", "#c9d3da"),
         tooltip=["stage:N", "seconds:Q", "skipped:N"],
     )
     text = base.mark_text(align="left", dx=4, color="#45545f").encode(
         text=alt.Text("seconds:Q", format=",.1f")
     )
-    st.altair_chart((bars + text).properties(height=max(80, 22 * len(rows))), width="stretch")
+    draw((bars + text).properties(height=max(80, 22 * len(rows))))
 
 
 def stage_times(rows: pd.DataFrame) -> None:
@@ -184,7 +212,7 @@ def stage_times(rows: pd.DataFrame) -> None:
             ],
         )
     )
-    st.altair_chart(chart.properties(height=max(90, 24 * len(rows) + 40)), width="stretch")
+    draw(chart.properties(height=max(90, 24 * len(rows) + 40)))
 
 
 def recall_points(rows: pd.DataFrame, height: int = 260) -> None:
@@ -210,7 +238,7 @@ def recall_points(rows: pd.DataFrame, height: int = 260) -> None:
             "queries:Q",
         ],
     )
-    st.altair_chart((bars + line + points).properties(height=height), width="stretch")
+    draw((bars + line + points).properties(height=height))
 
 
 def share_bars(rows: pd.DataFrame, order: list[str], height: int = 210) -> None:
@@ -230,13 +258,14 @@ def share_bars(rows: pd.DataFrame, order: list[str], height: int = 210) -> None:
         alt.Tooltip("high:Q", format=".1f", title="to"),
         alt.Tooltip("n:Q", format=","),
     ]
-    hue = alt.condition("datum.few", alt.value(GREY_TEXT), alt.value(CATEGORIES[0]))
+    hue = _pale_where("few", GREY_TEXT)
     rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="percent"), x2="high:Q", color=hue)
     point = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, color=hue, tooltip=tips)
     text = base.mark_text(align="left", dx=2, dy=-11, fontSize=11, color="#45545f").encode(
-        x=alt.value(0), text="text:N"
+        x=alt.XValue(0),  # type: ignore[no-untyped-call]
+        text="text:N",
     )
-    st.altair_chart((rule + point + text).properties(height=height), width="stretch")
+    draw((rule + point + text).properties(height=height))
     if bool(drawn["few"].any()):
         st.caption(f"Grey: fewer than {SMALL_N} photos.")
 
@@ -274,4 +303,4 @@ def recall_curves(rows: pd.DataFrame, height: int = 300) -> None:
             alt.Tooltip("n:Q", format=","),
         ],
     )
-    st.altair_chart((band + line).properties(height=height), width="stretch")
+    draw((band + line).properties(height=height))

@@ -16,9 +16,8 @@ import pandas as pd
 import streamlit as st
 
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard, dashboard_accuracy
+from geofix.database.queries import dashboard, dashboard_coverage
 from geofix.database.queries.dashboard import Bounds
-from geofix.database.queries.dashboard_accuracy import Focus
 from geofix.database.queries.workers import list_workers
 from geofix.errors import GeofixError
 
@@ -34,15 +33,19 @@ def state() -> str:
         return dashboard.state(conn)
 
 
-def kept(most: int, spinner: str | bool = False) -> Callable[[Any], Any]:
-    """Streamlit's data cache for so many answers, each as long as nothing but jobs is written."""
+def kept(most: int, spinner: str | bool = False, *, shared: bool = False) -> Callable[[Any], Any]:
+    """Streamlit's data cache for so many answers, each as long as nothing but jobs is written.
+
+    A shared answer is the same object for everyone, not a copy: for large ones that nobody can change.
+    """
+    store = st.cache_resource if shared else st.cache_data
 
     def decorate(function: Any) -> Any:
         def asked(held: str, *args: Any) -> Any:  # Streamlit leaves names with an underscore out of the key
             return function(*args)
 
         asked.__module__, asked.__qualname__ = function.__module__, function.__qualname__
-        cache = st.cache_data(ttl=KEEP_S, max_entries=most, show_spinner=spinner)(asked)
+        cache = store(ttl=KEEP_S, max_entries=most, show_spinner=spinner)(asked)
 
         @functools.wraps(function)
         def answered(*args: Any) -> Any:
@@ -59,6 +62,7 @@ cached = kept(200)
 def forget() -> None:
     """Empty every cache, for the retry and refresh buttons."""
     st.cache_data.clear()
+    st.cache_resource.clear()
 
 
 @cached
@@ -79,8 +83,8 @@ def table(name: str, *args: Any) -> pd.DataFrame:
             dashboard.code_sets,
             dashboard.region_levels,
             dashboard.regions,
-            dashboard.coverage,
-            dashboard.photo_cells,
+            dashboard_coverage.coverage,
+            dashboard_coverage.photo_cells,
             dashboard.trace,
             dashboard.reject_counts,
             dashboard.rejects,
@@ -153,105 +157,6 @@ def services() -> list[dict[str, str]]:
         }
     )
     return rows
-
-
-@cached
-def evaluations() -> pd.DataFrame:
-    """All evaluations with their metrics."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.evaluations(conn)
-
-
-@cached
-def evaluation_bounds(name: str, created: str, focus: Focus) -> Bounds | None:
-    """The box around the photos of an evaluation; `created` makes a replaced evaluation a new key."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.bounds(conn, name, focus)
-
-
-@cached
-def overall(name: str, created: str, threshold_m: float, focus: Focus) -> dict[str, float]:
-    """Accuracy of an evaluation in a focus."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.overall(conn, name, threshold_m, focus)
-
-
-@cached
-def by_place(
-    name: str, created: str, level: str | int, threshold_m: float, focus: Focus, tolerance: float
-) -> pd.DataFrame:
-    """Accuracy per region or cell."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.by_place(conn, name, level, threshold_m, focus, tolerance=tolerance)
-
-
-@cached
-def compare_places(
-    name: str, other: str, created: str, level: str | int, threshold_m: float, focus: Focus, tolerance: float
-) -> pd.DataFrame:
-    """Difference of two evaluations per region or cell."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.compare_places(
-            conn, name, other, level, threshold_m, focus, tolerance=tolerance
-        )
-
-
-@cached
-def quantiles(name: str, created: str, focus: Focus) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number of photos, 201 shares from 0 to 1, and the error in metres at each."""
-    shares = np.linspace(0, 1, 201)
-    with connect("reader") as conn:
-        n, errors = dashboard_accuracy.quantiles(conn, name, shares.tolist(), focus)
-    return n, shares, errors
-
-
-@cached
-def recall(
-    name: str, created: str, ks: tuple[int, ...], radii: tuple[float, ...], focus: Focus
-) -> pd.DataFrame:
-    """Recall at K within radii."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.recall(conn, name, ks, radii, focus)
-
-
-@cached
-def error_lines(name: str, created: str, focus: Focus) -> pd.DataFrame:
-    """Truth and answer of photos."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.error_lines(conn, name, focus)
-
-
-@cached
-def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.DataFrame:
-    """Photos with the largest errors."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.worst(conn, name, focus, limit=limit, offset=offset)
-
-
-@cached
-def one_photo(name: str, created: str, photo_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One photo of an evaluation as `worst` has it, and its first answers."""
-    with connect("reader") as conn:
-        found = dashboard_accuracy.worst(conn, name, Focus(), limit=1, offset=0, photo_id=photo_id)
-        return found, dashboard_accuracy.answers(conn, name, photo_id)
-
-
-@cached
-def by_bin(
-    name: str, created: str, threshold_m: float, focus: Focus, by: str, edges: tuple[float, ...]
-) -> pd.DataFrame:
-    """Accuracy by distance to training photos, or by their number in the cell."""
-    with connect("reader") as conn:
-        return dashboard_accuracy.by_bin(conn, name, threshold_m, focus, by=by, edges=edges)
-
-
-@kept(50, "Comparing photo by photo …")
-def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
-    """Two evaluations on their common photos, as `geofix evaluate compare` prints it."""
-    from geofix.evaluation.service import compare_evaluations
-
-    with connect("reader") as conn:
-        return compare_evaluations(conn, name, other, threshold_m=threshold_m)
 
 
 @st.cache_data(ttl=600, max_entries=64, show_spinner=False)

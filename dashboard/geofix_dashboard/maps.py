@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pydeck as pdk
 import streamlit as st
@@ -14,6 +15,7 @@ from pydeck.bindings.json_tools import default_serialize
 
 from geofix.spatial.distance import great_circle_m
 from geofix_dashboard import data
+from geofix_dashboard.boxes import boxes_of
 
 Bounds = tuple[float, float, float, float]
 HEIGHT = 520
@@ -45,11 +47,12 @@ def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bou
 
 def bounds_of(rows: pd.DataFrame) -> Bounds:
     """The box around the shapes of a frame; the whole world when there are none."""
-    boxes = [_box(json.loads(text)["coordinates"]) for text in rows["shape"] if isinstance(text, str)]
-    if not boxes:
+    boxes = boxes_of([json.loads(text)["coordinates"] for text in rows["shape"] if isinstance(text, str)])
+    if not len(boxes):
         return (-170.0, -60.0, 170.0, 75.0)
-    west, south, east, north = zip(*boxes, strict=True)
-    return min(west), min(south), max(east), max(north)
+    west, south = boxes[:, :2].min(axis=0).tolist()
+    east, north = boxes[:, 2:].max(axis=0).tolist()
+    return west, south, east, north
 
 
 def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.ViewState:
@@ -150,7 +153,7 @@ def clicked(key: str, layer: str = "areas") -> str | None:
 
 def areas(
     rows: pd.DataFrame,
-    fill: Callable[[Any], Sequence[int]],
+    fill: Callable[[Any], Sequence[int]] | Sequence[Sequence[int]],
     tip: Callable[[Any], str],
     bounds: Bounds,
     *,
@@ -159,17 +162,26 @@ def areas(
     """Places of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip.
 
     A place too small to be seen at the first zoom is a dot at its middle, the smaller the more there are.
+
+    Args:
+        rows: At most `MAX_FEATURES` of them are drawn, the first ones.
+        fill: RGBA of a row, or of all rows in their order.
+        tip: Text of a row.
+        bounds: Of the map.
+        chosen: Code of the place that is outlined.
     """
     row: Any
     features = []
-    for row in rows.head(MAX_FEATURES).itertuples(index=False):
+    shown = rows.head(MAX_FEATURES)
+    paint = map(fill, shown.itertuples(index=False)) if callable(fill) else iter(fill)
+    for row, rgba in zip(shown.itertuples(index=False), paint, strict=False):
         if not isinstance(row.shape, str):
             continue
         picked = chosen is not None and row.code == chosen
         properties = {
             "code": row.code,
             "tip": tip(row),
-            "fill": list(fill(row)),
+            "fill": list(rgba),
             "line": [213, 94, 0, 255] if picked else [40, 56, 68, 150],
             "width": 3 if picked else 1,
         }
@@ -260,27 +272,16 @@ def _seen(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> lis
 
     Of many, only those that would hardly be seen: a grid half of dots looks like two kinds of things.
     """
-    per_degree = pixels_per_degree(bounds, width=width)
-    features = list(features)
-    least = SMALL_PX if len(features) < MANY else SMALL_PX / 3
-    seen = []
-    for feature in features:
-        place = feature["geometry"].get("coordinates")  # a GeometryCollection has none
-        if place:
-            west, south, east, north = _box(place)
-            if max(east - west, north - south) * per_degree < least:
-                middle = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
-                feature = {**feature, "geometry": middle}
-        seen.append(feature)
+    seen = list(features)
+    least = (SMALL_PX if len(seen) < MANY else SMALL_PX / 3) / pixels_per_degree(bounds, width=width)
+    # A GeometryCollection has no coordinates.
+    placed = [i for i, feature in enumerate(seen) if feature["geometry"].get("coordinates")]
+    boxes = boxes_of([seen[i]["geometry"]["coordinates"] for i in placed])
+    small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0) < least)
+    middles = ((boxes[small, :2] + boxes[small, 2:]) / 2).tolist()
+    for i, middle in zip(small, middles, strict=True):
+        seen[placed[i]] = {**seen[placed[i]], "geometry": {"type": "Point", "coordinates": middle}}
     return seen
-
-
-def _box(coordinates: Any) -> Bounds:
-    """The box around GeoJSON coordinates of any depth."""
-    if isinstance(coordinates[0], int | float):
-        return coordinates[0], coordinates[1], coordinates[0], coordinates[1]
-    west, south, east, north = zip(*(_box(part) for part in coordinates), strict=True)
-    return min(west), min(south), max(east), max(north)
 
 
 def _outlines(level: str, bounds: Bounds, *, ground: bool) -> list[pdk.Layer]:

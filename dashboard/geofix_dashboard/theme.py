@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import ArrayLike
 
 SMALL_N = 30  # below this many photos a share is shown pale
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -115,6 +117,18 @@ def colour(share: float, scale: Sequence[str] = VIRIDIS, alpha: int = 225) -> li
     return [round(a + (b - a) * rest) for a, b in zip(*ends, strict=True)] + [alpha]
 
 
+def colours(shares: ArrayLike, scale: Sequence[str] = VIRIDIS, alpha: ArrayLike = 225) -> list[list[int]]:
+    """`colour` of many places at once, (n,), with one opacity or one for each."""
+    anchors = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in scale], np.float64)
+    place = np.clip(np.asarray(shares, np.float64), 0.0, 1.0) * (len(scale) - 1)
+    low = np.minimum(place.astype(np.int64), len(scale) - 2)
+    rest = (place - low)[:, None]
+    rgb = np.rint(anchors[low] + (anchors[low + 1] - anchors[low]) * rest)
+    opaque = np.broadcast_to(np.asarray(alpha, np.float64), place.shape)
+    found: list[list[int]] = np.column_stack([rgb, opaque]).astype(np.int64).tolist()
+    return found
+
+
 def legend(title: str, scale: Sequence[str], ticks: Sequence[str], note: str = "") -> None:
     """A colour bar with its ticks at equal steps."""
     marks = "".join(f"<span>{html.escape(tick)}</span>" for tick in ticks)
@@ -176,6 +190,11 @@ def size(value: float | None) -> str:
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def days(values: pd.Series) -> pd.Series:
+    """`day` of a whole column."""
+    return pd.to_datetime(values, utc=True).dt.strftime("%Y-%m-%d").fillna("–")
 
 
 def day(value: Any) -> str:

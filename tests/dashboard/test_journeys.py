@@ -119,7 +119,7 @@ def test_localize_a_photo_and_see_its_candidates_on_the_map(served, browser):
     browser.get_by_text("Evidence for rank 1").wait_for()
     assert settled(browser).get_by_text(f"{best['lat']:.5f}, {best['lon']:.5f}").first.is_visible()
     browser.get_by_text("Around rank 1").click()
-    chart = browser.get_by_test_id("stDeckGlJsonChart").first
+    chart = settled(browser).get_by_test_id("stDeckGlJsonChart").first
     chart.locator("canvas").first.wait_for()
     assert coloured(drawn(browser, chart)) > 0.01, "no candidate is drawn"
     largest = 100 * max(item["probability"] for item in answer["candidates"])

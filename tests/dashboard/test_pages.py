@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -13,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 from geofix.database import engine
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_accuracy
-from geofix.database.queries.dashboard_accuracy import Focus
 from geofix.settings import get_settings
+from geofix.spatial import s2
+from geofix_dashboard import accuracy_tables
 
 PAGES = ["overview", "localize", "accuracy", "coverage", "space", "jobs", "models", "sql", "sources"]
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
@@ -62,7 +64,7 @@ def test_overview_shows_counts_and_licences(filled):
 def test_accuracy_shows_the_figures_of_sql(filled):
     test = well(page("accuracy", evaluation="first", threshold="200", level_by="country"))
     with connect("reader") as conn:
-        wanted = dashboard_accuracy.overall(conn, "first", 200, Focus())
+        wanted = accuracy_tables.overall(dashboard_accuracy.asked(conn, "first"), 200)
     assert metric(test, "Photos") == f"{TOTAL}"
     assert metric(test, "Within 200 m") == f"{wanted['accuracy']:.1f} %"
     assert metric(test, "95 % interval") == f"{wanted['low']:.1f}–{wanted['high']:.1f} %"
@@ -289,8 +291,6 @@ def test_the_app_opens_on_the_overview(filled):
 
 
 def test_a_way_of_places_is_walked_and_left_again(filled):
-    from geofix.spatial import s2
-
     with connect("reader") as conn:
         cell, inside = conn.execute(
             "SELECT s2_token(s2_parent(s2_id, 8)), count(*) FROM photo_record"
@@ -331,7 +331,6 @@ def test_errors_show_splits_by_what_training_saw(filled):
 
 def test_sql_answers_leave_in_three_formats(filled):
     import io
-    import json
 
     import pandas as pd
 

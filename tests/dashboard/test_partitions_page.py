@@ -8,7 +8,7 @@ from page_tests import page, text_of, well
 
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_partitions, partitions
-from geofix_dashboard import theme
+from geofix_dashboard import maps, theme
 from geofix_dashboard.views import partitions as view
 
 NAMES = "SELECT name FROM partition ORDER BY name"
@@ -83,3 +83,20 @@ def test_limits_in_words():
 def test_classes_of_one_size_have_one_colour():
     row = type("Row", (), {"photos": 90})()
     assert view.fill(90, 90)(row) == theme.colour(1.0)
+
+
+def test_too_many_classes_for_a_map_are_drawn_by_cell(filled, monkeypatch):
+    name = stored()[0]
+    with connect("reader") as conn:
+        classes, photos, *_ = (int(value) for value in conn.execute(FIGURES, (name,)).fetchone())
+        cells = dashboard_partitions.partition_cells(conn, name, limit=3)
+        fine = dashboard_partitions.partition_cells(conn, name)
+    assert 0 < len(cells) <= 3 < len(fine) and cells["level"].iloc[0] < fine["level"].iloc[0]
+    for rows in (cells, fine):
+        assert (rows["classes"].sum(), rows["photos"].sum()) == (classes, photos)
+        assert rows["photos"].is_monotonic_decreasing and rows["shape"].notna().all()
+    monkeypatch.setattr(maps, "MAX_FEATURES", 3)
+    test = well(page("sources", part="partitions", partition=name))
+    text = text_of(test)
+    assert f"{len(cells)} cells hold the {classes:,} classes" in text
+    assert f"S2 cells of level {cells['level'].iloc[0]}" in text

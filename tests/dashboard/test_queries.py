@@ -9,15 +9,14 @@ import pytest
 from filled_database import COUNTRIES, OUTSIDE
 
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard, dashboard_accuracy
-from geofix.database.queries.dashboard_accuracy import Focus
+from geofix.database.queries import dashboard, dashboard_accuracy, dashboard_coverage
 from geofix.database.queries.dashboard_examples import EXAMPLES
 from geofix.database.sandbox import ask
 from geofix.evaluation.metrics import wilson
 from geofix.settings import get_settings
 from geofix.spatial import s2
+from geofix_dashboard import accuracy_tables as tables
 
-EVERYWHERE = Focus()
 T = 200.0
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
 
@@ -32,10 +31,35 @@ def test_counts_and_data_sets(filled):
     assert rows.loc["ortho", "aerial_tiles"] == counts["aerial_tiles"] > 0
 
 
+def by_country(conn, count, name, *args):
+    """A table of regions: `count` of the photos of an evaluation, with their countries."""
+    every = dashboard_accuracy.asked(conn, name)
+    regions = dashboard_accuracy.regions_of(conn, name, "country", every)
+    names = dashboard_accuracy.places(conn, tables.regions_within(every, regions), 0.001)
+    *others, threshold_m = args
+    return count(every, *others, regions, names, threshold_m)
+
+
+def test_error_lines_are_a_fixed_choice_of_the_answered(filled):
+    with connect("reader") as conn:
+        every = dashboard_accuracy.asked(conn, "first")
+        few, all_ = (
+            dashboard_accuracy.error_lines(conn, "first", tables.some(every, limit)) for limit in (9, 999)
+        )
+        wanted = [
+            row[0]
+            for row in conn.execute(
+                "SELECT photo_id FROM evaluation_hits('first', 1e9) WHERE error_m IS NOT NULL"
+                " ORDER BY hashint8(photo_id), photo_id"
+            )
+        ]
+    assert list(all_["photo_id"]) == wanted and list(few["photo_id"]) == wanted[:9]
+
+
 def test_overall_counts_the_unanswered_photo_as_wrong(filled):
     errors = filled.errors["first"][:, 0]
     with connect("reader") as conn:
-        found = dashboard_accuracy.overall(conn, "first", T, EVERYWHERE)
+        found = tables.overall(dashboard_accuracy.asked(conn, "first"), T)
     hits = int((np.nan_to_num(errors, nan=np.inf) <= T).sum())
     low, high = wilson(hits, TOTAL)
     assert (found["n"], found["hits"], found["answered"]) == (TOTAL, hits, TOTAL - 1)
@@ -45,14 +69,15 @@ def test_overall_counts_the_unanswered_photo_as_wrong(filled):
 
 def test_regions_equal_the_analysts_function(filled):
     with connect("reader") as conn:
-        rows = dashboard_accuracy.by_place(conn, "first", "country", T, EVERYWHERE, tolerance=0.001)
+        rows = by_country(conn, tables.by_region, "first", T)
         wanted = conn.execute(
             "SELECT region_code, n, hits, accuracy, low, high, median_m"
             " FROM accuracy_by_region('first', 'country', %s)",
             (T,),
         ).fetchall()
     columns = ["code", "n", "hits", "accuracy", "low", "high", "median_m"]
-    assert list(rows[columns].itertuples(index=False, name=None)) == wanted
+    assert list(rows["code"]) == [row[0] for row in wanted]
+    assert rows[columns[1:]].to_numpy(float) == pytest.approx(np.array([row[1:] for row in wanted], float))
     assert dict(zip(rows["code"], rows["n"], strict=True)) == {"AR": 60, "BE": 40, "CO": 10, "-": OUTSIDE}
     assert rows.set_index("code")["shape"].isna().to_dict() == {
         "AR": False,
@@ -64,38 +89,53 @@ def test_regions_equal_the_analysts_function(filled):
 
 def test_cells_equal_the_analysts_function(filled):
     with connect("reader") as conn:
-        rows = dashboard_accuracy.by_place(conn, "first", 8, T, EVERYWHERE, tolerance=0.001)
+        rows = tables.by_cell(dashboard_accuracy.asked(conn, "first"), 8, T)
         wanted = conn.execute(
-            "SELECT s2_token, n, hits, low, high FROM accuracy_by_cell('first', 8, %s)", (T,)
+            "SELECT s2_token, n, hits, low, high, median_m FROM accuracy_by_cell('first', 8, %s)"
+            " ORDER BY n DESC, 1",
+            (T,),
         ).fetchall()
-    found = rows[["code", "n", "hits", "low", "high"]].itertuples(index=False, name=None)
-    assert sorted(found) == sorted(wanted)
+    assert list(rows["code"]) == [row[0] for row in wanted]
+    found = rows[["n", "hits", "low", "high", "median_m"]].to_numpy(float)
+    assert found == pytest.approx(np.array([row[1:] for row in wanted], float))
     assert json.loads(rows["shape"].iloc[0])["type"] == "Polygon"
 
 
-def test_a_focus_keeps_the_photos_inside(filled):
-    cell = s2.from_token(np.array(["1"]))  # a face of the cube
-    lo, hi = (int(ends[0]) for ends in s2.range_of(cell))
+def test_a_region_keeps_the_photos_inside(filled):
     inside = np.array([code == "BE" for code in filled.country])
     with connect("reader") as conn:
-        country = Focus(region_level="country", region_code="BE")
-        found = dashboard_accuracy.overall(conn, "first", T, country)
-        assert (found["n"], found["hits"]) == (40, (filled.errors["first"][inside, 0] <= T).sum())
-        west, _, east, _ = dashboard_accuracy.bounds(conn, "first", country)
-        assert 2.0 <= west < east <= 3.8
-        face = dashboard_accuracy.overall(conn, "first", T, Focus(lo=lo, hi=hi))
-        assert face["n"] in (0, TOTAL)
-        assert (
-            dashboard_accuracy.bounds(conn, "first", Focus(region_level="country", region_code="XX")) is None
-        )
+        every = dashboard_accuracy.asked(conn, "first")
+        regions = dashboard_accuracy.regions_of(conn, "first", "country", every)
+        here = every.only(regions == dashboard_accuracy.region_id(conn, "country", "BE"))
+        assert dashboard_accuracy.region_id(conn, "country", "XX") is None
+    found = tables.overall(here, T)
+    assert (found["n"], found["hits"]) == (40, (filled.errors["first"][inside, 0] <= T).sum())
+    west, _, east, _ = tables.bounds(here)
+    assert 2.0 <= west < east <= 3.8
+    assert not np.isin(every.photo_id[regions == 0], filled.photo_ids[inside]).any()
+
+
+def test_no_photo_has_no_share(filled):
+    with connect("reader") as conn:
+        every = dashboard_accuracy.asked(conn, "first")
+        best = dashboard_accuracy.best_errors(conn, "first", [1, 3], 1000, every)
+    nobody = every.only(np.zeros(len(every.photo_id), bool))
+    found = tables.overall(nobody, T)
+    assert found["n"] == found["answered"] == 0 and np.isnan([found["accuracy"], found["median_m"]]).all()
+    assert tables.bounds(nobody) is None and tables.quantiles(nobody, [0.5])[0] == 0
+    assert tables.by_cell(nobody, 8, T).empty and tables.by_bin(nobody, T, by="photos", edges=(1,)).empty
+    assert tables.recall(nobody, best, [1, 3], [T]).empty and not tables.worst(nobody, 5, 0)
+    assert tables.compare_cells(every, nobody, 8, T).empty
 
 
 def test_quantiles_and_recall_equal_numpy(filled):
     errors = filled.errors["first"]
     first = np.sort(np.nan_to_num(errors[:, 0], nan=np.inf))
     with connect("reader") as conn:
-        n, found = dashboard_accuracy.quantiles(conn, "first", [0, 0.5, 1], EVERYWHERE)
-        recall = dashboard_accuracy.recall(conn, "first", [1, 3], [100, 1000], EVERYWHERE)
+        every = dashboard_accuracy.asked(conn, "first")
+        best = dashboard_accuracy.best_errors(conn, "first", [1, 3], 1000, every)
+    n, found = tables.quantiles(every, [0, 0.5, 1])
+    recall = tables.recall(every, best, [1, 3], [100, 1000])
     assert n == TOTAL
     assert found[0] == pytest.approx(first[0]) and np.isinf(found[2])
     assert found[1] == pytest.approx(first[int(np.ceil(0.5 * TOTAL)) - 1])
@@ -106,8 +146,9 @@ def test_quantiles_and_recall_equal_numpy(filled):
 
 def test_worst_photos_lead_with_the_unanswered_one(filled):
     with connect("reader") as conn:
-        rows = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=5, offset=0)
-        more = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=5, offset=5)
+        every = dashboard_accuracy.asked(conn, "first")
+        rows = dashboard_accuracy.photos(conn, "first", tables.worst(every, 5, 0))
+        more = dashboard_accuracy.photos(conn, "first", tables.worst(every, 5, 5))
     assert rows["photo_id"].iloc[0] == filled.photo_ids[-1] and np.isnan(rows["error_m"].iloc[0])
     order = np.argsort(-filled.errors["first"][:-1, 0])
     assert list(rows["photo_id"].iloc[1:]) == list(filled.photo_ids[order[:4]])
@@ -118,9 +159,8 @@ def test_worst_photos_lead_with_the_unanswered_one(filled):
 def test_differences_count_gains_and_losses(filled):
     hit = {name: np.nan_to_num(e[:, 0], nan=np.inf) <= T for name, e in filled.errors.items()}
     with connect("reader") as conn:
-        rows = dashboard_accuracy.compare_places(
-            conn, "first", "second", "country", T, EVERYWHERE, tolerance=0.001
-        ).set_index("code")
+        second = dashboard_accuracy.asked(conn, "second")
+        rows = by_country(conn, tables.compare_regions, "first", second, T).set_index("code")
     for code in COUNTRIES:
         here = np.array([c == code for c in filled.country])
         gains = (hit["first"] & ~hit["second"])[here].sum()
@@ -152,10 +192,12 @@ def test_comparison_and_recall_keep_to_the_protocol(filled, drop):
         conn.execute("UPDATE photo_record SET gps_accuracy_m = photo_id % 7 * 40 WHERE photo_id % 2 = 0")
         error = float(filled.errors["first"][3, 0])  # a radius that one photo's error is equal to
         for t in (T, error):
-            rows = dashboard_accuracy.compare_places(conn, "first", "second", 6, t, EVERYWHERE, tolerance=0.0)
+            first, second = (dashboard_accuracy.asked(conn, name) for name in ("first", "second"))
+            rows = tables.compare_cells(first, second, 6, t)
             counted = tuple(int(rows[name].sum()) for name in ("gains", "losses", "n"))
             assert counted == conn.execute(PAIRS, {"t": t}).fetchone() and 0 < counted[2] < TOTAL
-            for row in dashboard_accuracy.recall(conn, "first", (1, 2, 3), (t,), EVERYWHERE).itertuples():
+            best = dashboard_accuracy.best_errors(conn, "first", (1, 2, 3), t, first)
+            for row in tables.recall(first, best, (1, 2, 3), (t,)).itertuples():
                 found = conn.execute(FOUND, {"k": row.k, "t": row.radius_m}).fetchone()
                 assert (row.n, row.hits) == found
         conn.rollback()
@@ -163,8 +205,8 @@ def test_comparison_and_recall_keep_to_the_protocol(filled, drop):
 
 def test_photos_are_counted_per_cell(filled):
     with connect("reader") as conn:
-        rows = dashboard.photo_cells(conn, 9)
-        few = dashboard.photo_cells(conn, 9, limit=2)
+        rows = dashboard_coverage.photo_cells(conn, 9)
+        few = dashboard_coverage.photo_cells(conn, 9, limit=2)
         counted = dict(
             conn.execute("SELECT s2_token(s2_parent(s2_id, 9)), count(*) FROM photo_record GROUP BY 1")
         )
@@ -175,14 +217,75 @@ def test_photos_are_counted_per_cell(filled):
 
 def test_coverage_counts_everything_once_and_keeps_to_a_region(filled):
     with connect("reader") as conn:
-        rows = dashboard.coverage(conn, 10, None, None)
-        part = dashboard.coverage(conn, 10, "country", "AR")
-        few = dashboard.coverage(conn, 10, None, None, limit=2)
+        rows = dashboard_coverage.coverage(conn, 10, None, None)
+        part = dashboard_coverage.coverage(conn, 10, "country", "AR")
+        nobody = dashboard_coverage.coverage(conn, 10, "country", "XX")
+        wanted = conn.execute(
+            "SELECT s2_token, photos, has_prototype, has_aerial FROM coverage(10)"
+        ).fetchall()
     assert rows["photos"].sum() == rows["all_photos"].iloc[0] == TOTAL
     assert rows["aerial_tiles"].sum() == rows["all_tiles"].iloc[0]
     assert rows["has_aerial"].any() and not rows["has_prototype"].all()
-    assert 0 < len(part) < len(rows) and set(part["cell"]) < set(rows["cell"])
-    assert len(few) == 2 and few["cells"].iloc[0] == len(rows) and few["all_photos"].iloc[0] == TOTAL
+    assert 0 < len(part) < len(rows) and set(part["cell"]) < set(rows["cell"]) and nobody.empty
+    assert {row[0]: row[1:] for row in wanted} == {
+        row.cell: (row.photos, row.has_prototype, row.has_aerial) for row in rows.itertuples()
+    }
+
+
+def test_above_the_limit_a_coarser_level_is_complete(filled):
+    with connect("reader") as conn:
+        every = dashboard_coverage.coverage(conn, 14, None, None)
+        for limit in (2, 5, len(every) - 1):
+            found = dashboard_coverage.coverage(conn, 14, None, None, limit=limit)
+            few, drawn = found[found["level"] == 14], found[found["level"] < 14]
+            assert list(few["cell"]) == list(every["cell"][:limit]) and set(found["cells"]) == {len(every)}
+            level = int(drawn["level"].iloc[0])
+            assert set(drawn["level"]) == {level} and len(drawn) <= limit
+            whole = dashboard_coverage.coverage(conn, level, None, None)
+            # Tiles and codes are of the level that was asked for: coarser ones are not in its cells.
+            columns = ["photos", "first_captured_at", "last_captured_at", "shape"]
+            of = (drawn, whole)
+            there = [rows[rows["photos"] > 0].set_index("cell")[columns].sort_index() for rows in of]
+            assert there[0].equals(there[1])
+            assert level == 13 or len(dashboard_coverage.coverage(conn, level + 1, None, None)) > limit
+    assert set(every["level"]) == {14}
+
+
+def test_coverage_inside_a_cell(filled):
+    with connect("reader") as conn:
+        every = dashboard_coverage.coverage(conn, 12, None, None)
+        outer = str(dashboard_coverage.coverage(conn, 8, None, None)["cell"].iloc[0])
+        found = dashboard_coverage.coverage(conn, 12, None, None, outer)
+        both = dashboard_coverage.coverage(conn, 12, "country", "AR", outer)
+        region = dashboard_coverage.coverage(conn, 12, "country", "AR")
+    low, high = s2.range_of(s2.from_token(np.array([outer])))
+    ids = s2.from_token(every["cell"].to_numpy(str))
+    inside = set(every["cell"][(ids >= low) & (ids <= high)])
+    assert set(found["cell"]) == inside and 0 < len(inside) < len(every)
+    assert set(both["cell"]) == inside & set(region["cell"])
+
+
+def test_splits_count_what_is_distinct(filled):
+    with connect("owner") as conn:
+        row = conn.execute(
+            "INSERT INTO snapshot (uri, sha256, config, counts) VALUES ('/s', repeat('a', 64), '{}', '{}')"
+            " RETURNING snapshot_id"
+        ).fetchone()
+        conn.execute(
+            "INSERT INTO snapshot_photo (snapshot_id, photo_id, split)"
+            " SELECT %s, photo_id, CASE photo_id %% 3 WHEN 0 THEN 'train' ELSE 'val' END FROM photo_record",
+            row,
+        )
+        conn.execute("UPDATE photo_record SET sequence_id = NULL WHERE photo_id % 5 = 0")
+        found = dashboard.splits(conn, row[0])
+        wanted = conn.execute(
+            "SELECT split, count(*), count(DISTINCT sequence_id), count(DISTINCT s2_parent(s2_id, 15)),"
+            " count(DISTINCT s2_parent(s2_id, 13)) FROM snapshot_photo JOIN photo_record USING (photo_id)"
+            " WHERE snapshot_id = %s GROUP BY 1 ORDER BY 1",
+            row,
+        ).fetchall()
+        conn.rollback()
+    assert list(found.itertuples(index=False, name=None)) == wanted and len(wanted) == 2
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -207,8 +310,9 @@ def test_accuracy_by_bin_equals_numpy(filled):
                 " WHERE evaluation_id = evaluation_id('first')"
             ).fetchall()
         )
-        rows = dashboard_accuracy.by_bin(conn, "first", T, EVERYWHERE, by="distance", edges=(25, 100, 500))
-        photos = dashboard_accuracy.by_bin(conn, "first", T, EVERYWHERE, by="photos", edges=(1, 5, 20))
+        every = dashboard_accuracy.asked(conn, "first")
+    rows = tables.by_bin(every, T, by="distance", edges=(25, 100, 500))
+    photos = tables.by_bin(every, T, by="photos", edges=(1, 5, 20))
     away = np.array([near[int(photo)] for photo in filled.photo_ids])
     which = np.digitize(away, [25, 100, 500])
     for row in rows.itertuples():
@@ -223,7 +327,7 @@ def test_one_photo_has_its_answers_by_rank(filled):
     wanted = int(filled.photo_ids[7])
     with connect("reader") as conn:
         rows = dashboard_accuracy.answers(conn, "first", wanted)
-        found = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=1, offset=0, photo_id=wanted)
-        nobody = dashboard_accuracy.worst(conn, "first", EVERYWHERE, limit=1, offset=0, photo_id=-1)
+        found = dashboard_accuracy.photos(conn, "first", [wanted])
+        nobody = dashboard_accuracy.photos(conn, "first", [-1])
     assert list(rows["rank"]) == [1, 2, 3] and list(found["photo_id"]) == [wanted] and nobody.empty
     assert rows["error_m"].to_numpy() == pytest.approx(filled.errors["first"][7])

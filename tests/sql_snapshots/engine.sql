@@ -1,3 +1,6 @@
+-- PARTIAL_ANSWERS
+SET geofix.partial_answers = on
+
 -- _prepare()
 SET search_path = geofix, public
 

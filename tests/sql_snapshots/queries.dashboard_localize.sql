@@ -6,9 +6,8 @@ WHERE s.state IN ('ready', 'stale')
 ORDER BY array_position(ARRAY['hybrid', 'prototype', 'cellmean', 'aerial'], s.recipe), s.created_at DESC
 
 -- BLOCKS
-SELECT b.s2_id, geofix.s2_token(b.s2_id) AS code, b.cells, count(*) OVER () AS blocks
-FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
-WHERE s.name = %(code_set)s ORDER BY b.s2_id LIMIT %(limit)s
+SELECT b.s2_id, b.cells FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
+WHERE s.name = %(code_set)s ORDER BY b.s2_id
 
 -- NEAR_PHOTOS
 SELECT p.photo_id, p.source_key, p.uri, p.captured_at, p.heading_deg, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat,

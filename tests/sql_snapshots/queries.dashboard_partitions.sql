@@ -16,3 +16,7 @@ SELECT m.class, coalesce(m.s2_token, m.region_code, m.class::text) AS code, m.le
        m.mean_lon, m.mean_lat, public.ST_AsGeoJSON(public.ST_Simplify(m.geom, %(tolerance)s, true), 5) AS shape,
        count(*) OVER () AS classes
 FROM geofix.partition_map m WHERE m.partition = %(name)s ORDER BY m.photos DESC, m.class LIMIT %(limit)s
+
+-- PLACES
+SELECT m.mean_lon, m.mean_lat, m.photos::bigint FROM geofix.partition_map m
+WHERE m.partition = %(name)s AND m.mean_lon IS NOT NULL AND m.mean_lat IS NOT NULL

@@ -57,6 +57,16 @@ SELECT ep.photo_id, coalesce(r.rank, 1::smallint), coalesce(r.error_m, 'NaN') FR
 LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
 WHERE ep.evaluation_id = %(evaluation_id)s
 
+-- FIRST_ERRORS
+SELECT ep.photo_id, coalesce(r.error_m, 'NaN') FROM geofix.evaluation_photo ep
+LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+
+-- ORIGINS
+SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id
+FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+
 -- TRUTH
 SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,
        ep.nearest_training_m, ep.training_photos_in_cell

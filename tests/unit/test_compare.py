@@ -101,3 +101,36 @@ def test_mcnemar_is_exact() -> None:
 def test_unusable_input_is_refused(a: list[float], b: list[float], options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         paired_difference(a, b, **options)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_replicates_of_whole_numbers_equal_a_plain_loop_exactly(grouped: bool) -> None:
+    rng = np.random.default_rng(6)
+    hits = tuple(100.0 * (rng.random(90) < share) for share in (0.2, 0.7, 0.0))
+    codes = rng.permutation(np.arange(90) % 13) if grouped else None
+    n = 13 if grouped else 90
+    found = compare._mean_replicates(hits, codes, n, 40, 3)
+    groups = np.arange(90) if codes is None else codes
+    for picked, row in zip(np.concatenate(list(compare._draws(n, 40, 3))), found, strict=True):
+        photos = np.concatenate([np.flatnonzero(groups == one) for one in picked])
+        assert list(row) == [column[photos].sum() / len(photos) for column in hits]
+
+
+def test_columns_that_do_not_fit_one_integer_are_summed_apart() -> None:
+    values = np.array([0.0, 1 << 20, 3.0])
+    assert compare._packed([np.ones(3), values]) is not None
+    assert compare._packed([np.ones(3), values, values]) is None
+    assert compare._packed([np.ones(3), values + 0.5]) is None
+    assert compare._packed([np.ones(3), -values]) is None
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 700])
+def test_medians_of_replicates_are_found_in_any_block(n: int) -> None:
+    rng = np.random.default_rng(n)
+    values = rng.exponential(100, n).round(0)  # with ties
+    groups = rng.integers(0, max(n // 3, 1), n)
+    codes, k = np.unique(groups, return_inverse=True)[1], len(np.unique(groups))
+    found = compare._median_replicates((values,), codes, k, 30, 1)[:, 0]
+    for picked, value in zip(np.concatenate(list(compare._draws(k, 30, 1))), found, strict=True):
+        sample = np.sort(np.concatenate([values[codes == one] for one in picked]))
+        assert value == sample[(len(sample) - 1) // 2]

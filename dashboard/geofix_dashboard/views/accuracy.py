@@ -11,7 +11,7 @@ import streamlit as st
 from geofix.database.queries.dashboard_accuracy import Focus
 from geofix.errors import GeofixError
 from geofix.spatial import s2
-from geofix_dashboard import data, links, maps, theme
+from geofix_dashboard import accuracy_data, data, links, maps, theme
 from geofix_dashboard.views import accuracy_compare, accuracy_errors, accuracy_photos, accuracy_places
 from geofix_dashboard.views.accuracy_choice import Choice, go_to, steps
 
@@ -25,7 +25,7 @@ def render() -> None:
     theme.header(
         "Accuracy", "How often the first answer is near enough, place by place, with the photos it rests on."
     )
-    rows = data.evaluations()
+    rows = accuracy_data.evaluations()
     if rows.empty:
         theme.empty(
             "Nothing was evaluated yet.",
@@ -86,7 +86,8 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
     with third:
         threshold = float(links.choose("threshold", "Within", THRESHOLDS_M, default=200, show=theme.radius))
     created = str(row["created_at"])
-    if data.evaluation_bounds(name, created, Focus()) is None:
+    everywhere = accuracy_data.bounds(name, created, Focus())
+    if everywhere is None:
         theme.empty(
             "This evaluation has no photos any more.",
             "They were deleted, or the split was empty. Run it again on a snapshot that has some.",
@@ -96,10 +97,10 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
     place = links.get("in")
     if focus_of(place) == Focus():  # nothing that is a place
         place = None
-    bounds = data.evaluation_bounds(name, created, focus_of(place))
+    bounds = accuracy_data.bounds(name, created, focus_of(place))
     if bounds is None:  # the place of another evaluation
         place = None
-        bounds = data.evaluation_bounds(name, created, Focus())
+        bounds = everywhere
     with fourth:
         level = _level(bounds, place)
     _breadcrumb(place)
@@ -155,7 +156,7 @@ def _breadcrumb(place: str | None) -> None:
 
 
 def _summary(choice: Choice) -> None:
-    found = data.overall(choice.name, choice.created, choice.threshold_m, choice.focus)
+    found = accuracy_data.overall(choice.name, choice.created, choice.threshold_m, choice.focus)
     best, plain = (_bound(choice, name) for name in ("oracle", "trivial"))
     n = int(found["n"])
     note = f"95 % Wilson interval over n = {n:,} photos"

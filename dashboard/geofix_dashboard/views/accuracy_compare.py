@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from geofix.errors import BadInputError
-from geofix_dashboard import data, maps, theme
+from geofix_dashboard import accuracy_data, maps, theme
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -24,7 +25,7 @@ def render(choice: Choice) -> None:
         )
         return
     try:
-        found = data.difference(choice.name, choice.other, choice.created, choice.threshold_m)
+        found = accuracy_data.difference(choice.name, choice.other, choice.created, choice.threshold_m)
     except BadInputError as error:
         theme.empty(
             error.message,
@@ -34,7 +35,7 @@ def render(choice: Choice) -> None:
         )
         return
     _summary(choice, found)
-    rows = data.compare_places(
+    rows = accuracy_data.compare_places(
         choice.name,
         choice.other,
         choice.created,
@@ -88,20 +89,28 @@ def _summary(choice: Choice, found: dict[str, Any]) -> None:
 
 def _map(rows: pd.DataFrame, choice: Choice) -> None:
     theme.section("Gains and losses", "Blue: the first is better; orange: the second is")
-    layer = maps.areas(rows, fill, tip, choice.bounds)
+    total = int(rows["places"].iloc[0])
+    told = f"{total:,} places"
+    if total > len(rows) and choice.other is not None:
+        rows, level = accuracy_data.compare_wider_cells(
+            choice.name, choice.other, choice.created, choice.level, choice.threshold_m, choice.focus
+        )
+        told = f"{len(rows):,} S2 cells of level {level} for all {total:,} places"
+    layer = maps.areas(rows, fill(rows), tip, choice.bounds)
     outline = choice.level if isinstance(choice.level, str) else "country"
     maps.draw("compare-map", [layer], choice.bounds, outline_level=outline)
     theme.legend(
         "Difference in percent points",
         theme.DIVERGING,
         ["−100", "−50", "0", "+50", "+100"],
-        f"{len(rows):,} places · n = {int(rows['n'].sum()):,} photos · pale: under {theme.SMALL_N} photos",
+        f"{told} · n = {int(rows['n'].sum()):,} photos · pale: under {theme.SMALL_N} photos",
     )
 
 
-def fill(row: Any) -> list[int]:
-    """Colour of a place by its difference; pale below 30 photos."""
-    return theme.colour((row.difference + 100) / 200, theme.DIVERGING, 235 if row.n >= theme.SMALL_N else 150)
+def fill(rows: pd.DataFrame) -> list[list[int]]:
+    """Colours of places by their difference; pale below 30 photos."""
+    opaque = np.where(rows["n"] >= theme.SMALL_N, 235, 150)
+    return theme.colours((rows["difference"] + 100) / 200, theme.DIVERGING, opaque)
 
 
 def tip(row: Any) -> str:
@@ -120,8 +129,10 @@ def tip(row: Any) -> str:
 
 
 def _table(rows: pd.DataFrame, choice: Choice) -> None:
+    total = int(rows["places"].iloc[0])
+    few = "" if total == len(rows) else f"The {len(rows):,} fullest of {total:,} places. "
     theme.section(
-        "Table", "A: the first, B: the second; + A alone is right, − B alone. Grey: under 30 photos"
+        "Table", f"{few}A: the first, B: the second; + A alone is right, − B alone. Grey: under 30 photos"
     )
     shown = rows[["place", "n", "gains", "losses", "accuracy_a", "accuracy_b", "difference"]].assign(
         interval=[f"{low:+.0f} to {high:+.0f}" for low, high in zip(rows["low"], rows["high"], strict=True)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import charts, data, maps, theme
+from geofix_dashboard import accuracy_data, charts, maps, theme
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -25,9 +25,9 @@ def render(choice: Choice) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         theme.section("How many photos are within a distance", "Bands: 95 % Wilson interval at each distance")
-        curves = {choice.name: data.quantiles(choice.name, choice.created, choice.focus)}
+        curves = {choice.name: accuracy_data.quantiles(choice.name, choice.created, choice.focus)}
         if choice.other:
-            curves[choice.other] = data.quantiles(choice.other, choice.created, choice.focus)
+            curves[choice.other] = accuracy_data.quantiles(choice.other, choice.created, choice.focus)
         if not curves[choice.name][0]:
             theme.empty("No photo lies here.", "Choose another place, or go back to all photos.")
             return
@@ -47,7 +47,7 @@ def _radii(choice: Choice) -> list[float]:
 def _recalled(choice: Choice) -> pd.DataFrame:
     """Recall at every K and distance of this page, in one query."""
     radii = tuple(sorted({*_radii(choice), *CURVE_RADII_M}))
-    rows: pd.DataFrame = data.recall(choice.name, choice.created, CURVE_KS, radii, choice.focus)
+    rows: pd.DataFrame = accuracy_data.recall(choice.name, choice.created, CURVE_KS, radii, choice.focus)
     return rows
 
 
@@ -93,21 +93,21 @@ def _splits(choice: Choice) -> None:
 
 
 def _bins(choice: Choice, by: str, edges: tuple[float, ...], names: list[str]) -> None:
-    rows = data.by_bin(choice.name, choice.created, choice.threshold_m, choice.focus, by, edges)
+    rows = accuracy_data.by_bin(choice.name, choice.created, choice.threshold_m, choice.focus, by, edges)
     labels = ["unknown" if pd.isna(bin_) else names[int(bin_)] for bin_ in rows["bin"]]
     charts.share_bars(rows.assign(label=labels), [*names, "unknown"])
 
 
 def _other_splits(choice: Choice) -> None:
     """The evaluations that differ from this one in the split alone."""
-    every = data.evaluations()
+    every = accuracy_data.evaluations()
     alike = every[["localizer", "model", "code_set", "snapshot_id", "level"]].astype(str)
     own = alike[every["evaluation"] == choice.name].iloc[0]
     same = every[(alike == own).all(axis=1)]
     rows = []
     row: Any
     for row in same.drop_duplicates("split", keep="last").itertuples():
-        found = data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
+        found = accuracy_data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
         if found["n"]:
             rows.append({"label": f"{row.split}", **found})
     if len(rows) < 2:
@@ -121,7 +121,7 @@ def _other_splits(choice: Choice) -> None:
 
 
 def _lines(choice: Choice) -> None:
-    rows = data.error_lines(choice.name, choice.created, choice.focus)
+    rows = accuracy_data.error_lines(choice.name, choice.created, choice.focus)
     theme.section(
         "Every error as a line", "From where the photo was taken (dark) to where it was placed (coloured)"
     )

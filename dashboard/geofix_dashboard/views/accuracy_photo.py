@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import data, links, maps, theme
+from geofix_dashboard import accuracy_data, links, maps, theme
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -25,7 +25,7 @@ def render(choice: Choice, photo_id: int) -> None:
         on_click=links.put,
         args=("photo_id", None),
     )
-    found, answers = data.one_photo(choice.name, choice.created, photo_id)
+    found, answers = accuracy_data.one_photo(choice.name, choice.created, photo_id)
     if found.empty:
         theme.empty("This evaluation did not ask about this photo.", "Go back and choose another one.")
         return

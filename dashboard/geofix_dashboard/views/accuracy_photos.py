@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import data, links, theme
+from geofix_dashboard import accuracy_data, data, links, theme
 from geofix_dashboard.views import accuracy_photo
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def render(choice: Choice) -> None:
         accuracy_photo.render(choice, int(named))
         return
     page = _page()
-    rows = data.worst(choice.name, choice.created, choice.focus, PER_PAGE, page * PER_PAGE)
+    rows = accuracy_data.worst(choice.name, choice.created, choice.focus, PER_PAGE, page * PER_PAGE)
     if rows.empty:
         theme.empty("No photo lies here.", "Choose another place, or go back to the first page.")
         if page:

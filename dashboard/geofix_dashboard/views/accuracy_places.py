@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import data, maps, theme
+from geofix_dashboard import accuracy_data, maps, theme
 from geofix_dashboard.views.accuracy_choice import look_inside, show, steps
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MAP, TABLE = "accuracy-map", "accuracy-table"
 
 def render(choice: Choice) -> None:
     """Draw map and table."""
-    rows = data.by_place(
+    rows = accuracy_data.by_place(
         choice.name,
         choice.created,
         choice.level,
@@ -35,29 +36,41 @@ def render(choice: Choice) -> None:
         return
     left, right = st.columns([1, 1], gap="large")
     with left:
-        theme.section("Map", "Click a place to look inside it")
         # A map of its own for every place: as long as the key stays, a click stays and fades the rest.
         key = f"{MAP}-{choice.place or 'all'}"
         way = steps(choice.place)
         chosen = way[-1][1] if way else None
-        layer = maps.areas(rows, fill, lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen)
+        drawn, level = rows, choice.level
+        if int(rows["places"].iloc[0]) > len(rows):
+            drawn, level = accuracy_data.by_wider_cell(
+                choice.name, choice.created, choice.level, choice.threshold_m, choice.focus
+            )
+        told = "" if level == choice.level else f"S2 cells of level {level}. "
+        theme.section("Map", f"{told}Click a place to look inside it")
+        layer = maps.areas(
+            drawn, fill(drawn), lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen
+        )
         outline = choice.level if isinstance(choice.level, str) else "country"
         maps.draw(
             key,
             [layer],
             choice.bounds,
             outline_level=outline,
-            on_select=lambda: look_inside(maps.clicked(key), choice.level),
+            on_select=lambda: look_inside(maps.clicked(key), level),
         )
-        _legend(rows, choice)
+        _legend(drawn, level, choice, int(rows["places"].iloc[0]))
     with right:
-        theme.section("Table", f"Grey: fewer than {theme.SMALL_N} photos. Choose a row to look inside")
+        total = int(rows["places"].iloc[0])
+        told = "" if total == len(rows) else f"The {len(rows):,} fullest of {total:,} places. "
+        theme.section("Table", f"{told}Grey: fewer than {theme.SMALL_N} photos. Choose a row to look inside")
         _table(rows, choice)
 
 
-def fill(row: Any) -> list[int]:
-    """Colour of a place by its share; pale below 30 photos."""
-    return theme.colour(row.accuracy / 100, theme.VIRIDIS, 230 if row.n >= theme.SMALL_N else 120)
+def fill(rows: pd.DataFrame) -> list[list[int]]:
+    """Colours of places by their share; pale below 30 photos."""
+    return theme.colours(
+        rows["accuracy"] / 100, theme.VIRIDIS, np.where(rows["n"] >= theme.SMALL_N, 230, 120)
+    )
 
 
 def tip(row: Any, threshold_m: float) -> str:
@@ -73,11 +86,13 @@ def tip(row: Any, threshold_m: float) -> str:
     )
 
 
-def _legend(rows: pd.DataFrame, choice: Choice) -> None:
-    total, few = int(rows["places"].iloc[0]), int((rows["n"] < theme.SMALL_N).sum())
+def _legend(rows: pd.DataFrame, level: str | int, choice: Choice, total: int) -> None:
+    few = int((rows["n"] < theme.SMALL_N).sum())
     without = int(rows["shape"].isna().sum())
     notes = [
-        f"{len(rows):,} of {total:,} places",
+        f"{total:,} places"
+        if level == choice.level
+        else f"{len(rows):,} S2 cells of level {level} for all {total:,} places",
         f"n = {int(rows['n'].sum()):,} photos",
         f"pale: under {theme.SMALL_N} photos ({few:,} places)",
         "dots: photos in the database",

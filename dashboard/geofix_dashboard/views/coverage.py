@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
+from geofix.errors import GeofixError
+from geofix.spatial import s2
 from geofix_dashboard import data, links, maps, theme
 from geofix_dashboard.views import coverage_needs
 
@@ -41,6 +43,7 @@ def render() -> None:
         )
         return
     rows, level, shown, region = _controls()
+    _way_back()
     if rows.empty:
         theme.empty(
             "No cell lies in this region.",
@@ -49,28 +52,25 @@ def render() -> None:
         )
         return
     _tiles(rows)
+    told, drawn = rows[rows["level"] == level], rows[rows["level"] == rows["level"].min()]
     if shown == "need":
-        rows = coverage_needs.with_needs(rows, pd.Timestamp.now("UTC"))
+        now = pd.Timestamp.now("UTC")
+        told, drawn = coverage_needs.with_needs(told, now), coverage_needs.with_needs(drawn, now)
     left, right = st.columns([1, 1], gap="large")
     with left:
-        _map(rows, level, shown)
+        _map(drawn, level, shown)
     with right:
         if shown == "need":
-            coverage_needs.table(rows)
+            coverage_needs.table(told)
         else:
-            _table(rows, region)
+            _table(told, region)
 
 
-def density_fill(column: str, most: int) -> Callable[[Any], list[int]]:
-    """Colour by the logarithm of a count; grey where it is zero."""
-
-    def fill(row: Any) -> list[int]:
-        value = int(getattr(row, column))
-        if not value:
-            return [154, 167, 177, 90]
-        return theme.colour(math.log(value) / math.log(max(most, 2)), theme.VIRIDIS)
-
-    return fill
+def density_fill(counts: pd.Series, most: int) -> list[list[int]]:
+    """Colours by the logarithm of counts; grey where one is zero."""
+    values = counts.to_numpy(np.float64)
+    rgba = theme.colours(np.log(np.maximum(values, 1)) / math.log(max(most, 2)))
+    return [colour if value else [154, 167, 177, 90] for colour, value in zip(rgba, values, strict=True)]
 
 
 def density_legend(label: str, most: int, note: str) -> None:
@@ -103,6 +103,14 @@ def code_kind(row: Any) -> str:
     return "ground only" if row.has_prototype else "aerial only" if row.has_aerial else "no code"
 
 
+def code_kinds(rows: pd.DataFrame) -> list[str]:
+    """`code_kind` of every row."""
+    ground, aerial = rows["has_prototype"].astype(bool), rows["has_aerial"].astype(bool)
+    kinds = ["ground and aerial", "ground only", "aerial only"]
+    found: list[str] = np.select([ground & aerial, ground, aerial], kinds, "no code").tolist()
+    return found
+
+
 def _controls() -> tuple[pd.DataFrame, int, str, str]:
     bounds = data.photo_bounds()
     levels = list(range(4, 19))
@@ -120,8 +128,35 @@ def _controls() -> tuple[pd.DataFrame, int, str, str]:
     with third:
         region = _region(names)
     where = region.split(":", 1) if region != "everywhere" else [None, None]
-    rows = data.table("coverage", level, where[0], where[1])
+    rows = data.table("coverage", level, where[0], where[1], _inside(level))
     return rows.rename(columns={"cell": "code"}), level, str(shown), region
+
+
+def _inside(level: int) -> str | None:
+    """The cell of the URL that the page looks into; None where it is no cell, or holds none of the level."""
+    token = links.get("inside")
+    try:
+        own = None if token is None else int(s2.level(s2.from_token(np.array([token])))[0])
+    except (GeofixError, ValueError):
+        own = None
+    if own is None or own >= level:
+        token = None
+    links.put("inside", token)
+    return token
+
+
+def _look_inside(token: str | None) -> None:
+    """Show the cells in one that was clicked; those of the level itself hold none."""
+    if token is not None:
+        links.put("inside", token)
+
+
+def _way_back() -> None:
+    token = links.get("inside")
+    if token is not None:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("All cells", icon=":material/public:", on_click=links.put, args=("inside", None))
+            st.caption(f"Cells inside {token}")
 
 
 def _region(names: list[str]) -> str:
@@ -157,40 +192,46 @@ def _tiles(rows: pd.DataFrame) -> None:
 
 
 def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
-    theme.section("Map", f"S2 cells of level {level}, edges about {cell_size(level)}")
+    drawn = int(rows["level"].iloc[0])
+    more = "" if drawn == level else ". Click one to look inside it, at a finer level"
+    theme.section("Map", f"S2 cells of level {drawn}, edges about {cell_size(drawn)}{more}")
     bounds = maps.bounds_of(rows)
     if shown == "codes":
-        layer = maps.areas(rows, lambda row: CODE_COLOURS[code_kind(row)], density_tip, bounds)
+        kinds = [CODE_COLOURS[kind] for kind in code_kinds(rows)]
+        layer = maps.areas(rows, kinds, density_tip, bounds)
     elif shown == "need":
         largest = float(rows["need"].max())
-        top = rows.head(maps.MAX_FEATURES).iloc[::-1]  # what matters most lies on top
-        layer = maps.areas(top, coverage_needs.fill(largest), coverage_needs.tip, bounds)
+        top = rows.iloc[::-1]  # what matters most lies on top
+        layer = maps.areas(top, coverage_needs.fill(top["need"], largest), coverage_needs.tip, bounds)
     else:
         column = "photos" if shown == "photos" else "aerial_tiles"
         most = int(rows[column].max())
-        layer = maps.areas(rows, density_fill(column, most), density_tip, bounds)
-    maps.draw("coverage-map", [layer], bounds, trace=False)
-    total = int(rows["cells"].iloc[0])
-    drawn = (
-        f"the {maps.MAX_FEATURES:,} fullest of {total:,} cells drawn"
-        if total > maps.MAX_FEATURES
-        else f"{total:,} cells drawn"
-    )
+        layer = maps.areas(rows, density_fill(rows[column], most), density_tip, bounds)
+    if drawn == level:
+        maps.draw("coverage-map", [layer], bounds, trace=False)
+        note = f"{len(rows):,} cells drawn"
+    else:
+        key = f"coverage-map-{links.get('cell')}"  # a map of its own, so that the click does not stay
+        maps.draw(
+            key, [layer], bounds, trace=False, on_select=lambda: _look_inside(maps.clicked(key, "areas"))
+        )
+        total = int(rows["cells"].iloc[0])
+        note = f"{len(rows):,} cells of level {drawn} hold the {total:,} of level {level}"
     if shown == "codes":
         items = [(f"rgb{rgba[:3]}", text) for text, rgba in CODE_COLOURS.items()]
-        theme.key_of(items, drawn)
+        theme.key_of(items, note)
     elif shown == "need":
-        coverage_needs.legend(largest, drawn)
+        coverage_needs.legend(largest, note)
     else:
-        density_legend(SHOWN[shown], most, f"{drawn}; grey: none")
+        density_legend(SHOWN[shown], most, f"{note}; grey: none")
 
 
 def _table(rows: pd.DataFrame, region: str) -> None:
-    theme.section("Table", "Click a column's head to sort")
-    days = {
-        name: rows[name].map(theme.day) for name in ("first_captured_at", "last_captured_at", "last_aerial")
-    }
-    shown = rows.assign(code_kind=[code_kind(row) for row in rows.itertuples()], **days)[
+    total = int(rows["cells"].iloc[0])
+    told = "" if len(rows) == total else f"The {len(rows):,} fullest of {total:,} cells. "
+    theme.section("Table", f"{told}Click a column's head to sort")
+    days = {name: theme.days(rows[name]) for name in ("first_captured_at", "last_captured_at", "last_aerial")}
+    shown = rows.assign(code_kind=code_kinds(rows), **days)[
         [
             "code",
             "photos",

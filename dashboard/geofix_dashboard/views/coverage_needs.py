@@ -39,9 +39,9 @@ def with_needs(rows: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
     return found.sort_values(["need", "around", "code"], ascending=[False, False, True])
 
 
-def fill(most: float) -> Any:
-    """Colour of a cell by its need."""
-    return lambda row: theme.colour(float(row.need) / max(most, 1e-9))
+def fill(needs: pd.Series, most: float) -> list[list[int]]:
+    """Colours of cells by their need."""
+    return theme.colours(needs / max(most, 1e-9))
 
 
 def tip(row: Any) -> str:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydeck as pdk
 import shapely
 import streamlit as st
@@ -55,6 +56,14 @@ def _listed() -> tuple[str | None, str]:
     return code, options[code]
 
 
+def blocks_told(rows: pd.DataFrame) -> str:
+    """What is drawn of a code set: its blocks, or cells of a coarser level that hold them."""
+    total = int(rows["blocks"].sum())
+    if total == len(rows):
+        return f"{total:,} blocks with codes"
+    return f"{len(rows):,} cells of level {int(rows['level'].iloc[0])} with {total:,} blocks of codes"
+
+
 def _drawn(code_set: str) -> tuple[str | None, str]:
     """Areas drawn on a map of the code set's blocks."""
     rows = place_data.blocks(code_set)
@@ -65,7 +74,7 @@ def _drawn(code_set: str) -> tuple[str | None, str]:
         st.error(str(error), icon=":material/error:")
         return None, "everywhere"
     theme.key_of(
-        [("rgb(213,94,0)", "drawn"), ("rgb(33,145,140)", f"{len(rows):,} blocks with codes")],
+        [("rgb(213,94,0)", "drawn"), ("rgb(33,145,140)", blocks_told(rows))],
         "hold and draw, or click corner by corner and the first one again; the wheel zooms",
     )
     if shape is None:
@@ -97,7 +106,7 @@ def _marked(code_set: str) -> tuple[str | None, str]:
     )
     maps.draw(key, [layer], bounds, height=300, width=340, trace=False, on_select=_nothing, several=True)
     theme.key_of(
-        [("rgb(213,94,0)", f"{len(chosen)} marked"), ("rgb(33,145,140)", f"{len(rows):,} blocks with codes")],
+        [("rgb(213,94,0)", f"{len(chosen)} marked"), ("rgb(33,145,140)", blocks_told(rows))],
         "click to mark, again to take back",
     )
     if not chosen:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from geofix.evaluation.metrics import wilson
 from geofix.storage import readable_bytes
-from geofix_dashboard import data, maps, theme
+from geofix_dashboard import accuracy_data, data, maps, theme
 from geofix_dashboard.views.coverage import density_fill, density_legend
 
 
@@ -62,7 +62,7 @@ def _map() -> None:
     level = maps.level_for(bounds, cells_across=28, coarsest=4)
     rows = data.table("photo_cells", level)
     most = int(rows["photos"].max())
-    layer = maps.areas(rows, density_fill("photos", most), _tip, bounds)
+    layer = maps.areas(rows, density_fill(rows["photos"], most), _tip, bounds)
     maps.draw("overview-map", [layer], bounds, height=400, trace=False)
     density_legend(
         "Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos"
@@ -84,7 +84,7 @@ def _services() -> None:
 
 def _evaluations() -> None:
     theme.section("Evaluations", "Newest first; grey: fewer than 30 photos know their place to 200 m")
-    rows = data.evaluations()
+    rows = accuracy_data.evaluations()
     if rows.empty:
         theme.empty(
             "Nothing was evaluated yet.",

@@ -31,6 +31,13 @@ def class_rows(name: str, tolerance: float) -> pd.DataFrame:
         return dashboard_partitions.partition_classes(conn, name, tolerance, limit=maps.MAX_FEATURES)
 
 
+@data.kept(20, "Drawing classes …")
+def class_cells(name: str) -> pd.DataFrame:
+    """Cells that hold the classes of a partition of too many for a map."""
+    with connect("reader") as conn:
+        return dashboard_partitions.partition_cells(conn, name, limit=maps.MAX_FEATURES)
+
+
 def render() -> None:
     """Draw the part: all partitions, then one of them as a map and a table."""
     rows = partition_rows()
@@ -135,7 +142,10 @@ def _one(row: pd.Series) -> None:
         st.warning(f"It should be made again: {row['stale_reason']}", icon=":material/update:")
     left, right = st.columns([1, 1], gap="large")
     with left:
-        _map(classes, bounds, *spread)
+        if int(classes["classes"].iloc[0]) > len(classes):
+            _cells(class_cells(str(row["name"])), bounds)
+        else:
+            _map(classes, bounds, *spread)
     with right:
         _classes(classes)
         _facts(row)
@@ -160,10 +170,25 @@ def _map(classes: pd.DataFrame, bounds: maps.Bounds, least: int, most: int) -> N
         f"n = {int(classes['photos'].sum()):,} photos",
         "dots: classes too small to be seen",
     ]
-    if total > len(classes):
-        notes[0] += ", the fullest"
-    ticks = [f"{round(least * (most / least) ** (i / 4)):,}" for i in range(5)]
-    theme.legend("Photos per class (logarithmic)", theme.VIRIDIS, ticks, " · ".join(notes))
+    theme.legend("Photos per class (logarithmic)", theme.VIRIDIS, _ticks(least, most), " · ".join(notes))
+
+
+def _cells(cells: pd.DataFrame, bounds: maps.Bounds) -> None:
+    """A map of cells that hold the classes, where these are too many to be drawn each."""
+    level, classes = int(cells["level"].iloc[0]), int(cells["classes"].sum())
+    theme.section("Where the classes are", f"S2 cells of level {level}, by the photos of the classes in them")
+    least, most = int(cells["photos"].min()), int(cells["photos"].max())
+
+    def told(row: Any) -> str:
+        return maps.tip_of(f"Cell {row.code}", {"classes": f"{row.classes:,}", "photos": f"{row.photos:,}"})
+
+    maps.draw("partition-map", [maps.areas(cells, fill(least, most), told, bounds)], bounds, trace=False)
+    notes = f"{len(cells):,} cells hold the {classes:,} classes · n = {int(cells['photos'].sum()):,} photos"
+    theme.legend("Photos per cell (logarithmic)", theme.VIRIDIS, _ticks(least, most), notes)
+
+
+def _ticks(least: int, most: int) -> list[str]:
+    return [f"{round(least * (most / least) ** (i / 4)):,}" for i in range(5)]
 
 
 def tip(row: Any) -> str:

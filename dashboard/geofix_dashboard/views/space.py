@@ -125,7 +125,7 @@ def _map(
     if shown == "like":
         rows = rows.sort_values("like")  # the most similar lies on top
     bounds = maps.bounds_of(rows if near_m is None else maps.around(rows, cell, near_m))
-    layer = maps.areas(rows, lambda row: row.fill, tip, bounds, chosen=cell)
+    layer = maps.areas(rows, list(rows["fill"]), tip, bounds, chosen=cell)
     name = f"space-map-{key}-{shown}-{cell}-{near_m is None}"
     maps.draw(
         name,
@@ -144,8 +144,8 @@ def _colours(shown: str, found: Components, like: np.ndarray, low: float, high: 
     if shown == "colours":
         return [[*map(int, row), 225] for row in np.rint(40 + 200 * found.place).astype(int)]
     if shown == "like":
-        return [theme.colour((value - low) / max(high - low, 1e-9)) for value in like]
-    return [theme.colour(float(value)) for value in found.place[:, int(shown) - 1]]
+        return theme.colours((like - low) / max(high - low, 1e-9))
+    return theme.colours(found.place[:, int(shown) - 1])
 
 
 def _legend(shown: str, found: Components, low: float, high: float, cell: str) -> None:

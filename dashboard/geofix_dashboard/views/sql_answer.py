@@ -14,7 +14,7 @@ import streamlit as st
 from geofix.database.queries.dashboard_examples import EXPLAIN
 from geofix.database.sandbox import ask
 from geofix.settings import get_settings
-from geofix_dashboard import theme
+from geofix_dashboard import charts, theme
 
 MARKS = {"bar": "Bars", "line": "Line", "point": "Points"}
 MOST_MARKS = 5_000
@@ -118,7 +118,7 @@ def chart(plain: pd.DataFrame) -> None:
         "line": base.mark_line(color=colour),
         "point": base.mark_point(color=colour, filled=True),
     }[mark or "bar"]
-    st.altair_chart(drawn.properties(height=340), width="stretch")
+    charts.draw(drawn.properties(height=340))
     if len(plain) > MOST_MARKS:
         st.caption(f"The first {MOST_MARKS:,} of {len(plain):,} rows are drawn.")
 

@@ -21,6 +21,7 @@ from geofix.evaluation.protocols import EvaluationProtocol
 Floats = NDArray[np.float64]
 Statistic = Literal["mean", "median"]
 _CHUNK_ENTRIES = 1 << 21  # Bounds the memory of one chunk of replicates to about 32 MB, however many photos.
+_BLOCK = 256  # Values of a column whose weights are summed before the middle is looked for.
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def compare_errors(
     replicates: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    median: bool = True,
 ) -> dict[str, Any]:
     """Compare two localizers on the same photos at every radius and in median error.
 
@@ -124,10 +126,11 @@ def compare_errors(
         replicates: Number of resamples.
         confidence: Coverage of the intervals.
         seed: Same seed, same intervals.
+        median: Compare the median error too, which no radius changes.
 
     Returns:
         `{"n", "groups", "recall": {"50": {"a", "b", "difference", "low", "high", "only_a", "only_b", "p"}},
-        "median_m": {...}}`; shares in percent. `p` is the exact McNemar test, which ignores groups.
+        "median_m": {...} or None}`; shares in percent. `p` is the exact McNemar test, which ignores groups.
     """
     rules = protocol or EvaluationProtocol()
     a, b = np.asarray(errors_a_m, dtype=np.float64), np.asarray(errors_b_m, dtype=np.float64)
@@ -140,27 +143,41 @@ def compare_errors(
     if rules.missing == "drop":
         a, b = a[answered], b[answered]
         labels = None if labels is None else labels[answered]
-        answered = np.ones(len(a), dtype=bool)
     options: dict[str, Any] = {"replicates": replicates, "confidence": confidence, "seed": seed}
     recall = {}
     for radius in radii_m or rules.radii_m:
         hit_a, hit_b = rules.within(a, radius), rules.within(b, radius)
         found = paired_difference(100.0 * hit_a, 100.0 * hit_b, groups=labels, **options)
         recall[key(radius)] = {**_short(found), **mcnemar(hit_a, hit_b)}
-    median = None
-    if answered.any():
-        kept = None if labels is None else labels[answered]
-        if kept is None or len(np.unique(kept)) > 1:
-            found = paired_difference(a[answered], b[answered], groups=kept, statistic="median", **options)
-            median = {**_short(found), "n": found.n}
+    middle = median_difference(a, b, groups=labels, **options) if median else None
     n_groups = len(a) if labels is None else len(np.unique(labels))
     return {
         "n": len(a),
         "groups": n_groups,
         "recall": recall,
-        "median_m": median,
+        "median_m": middle,
         "protocol": rules.as_record(),
     }
+
+
+def median_difference(
+    errors_a_m: Floats, errors_b_m: Floats, *, groups: NDArray[Any] | None = None, **options: Any
+) -> dict[str, float] | None:
+    """Difference of the median errors of the photos that both answered; None without any, or with one group.
+
+    Args:
+        errors_a_m: As in `compare_errors`.
+        errors_b_m: The same photos in the same order.
+        groups: Sequence or block of each photo.
+        options: Of `paired_difference`: replicates, confidence, seed.
+    """
+    answered = ~(np.isnan(errors_a_m) | np.isnan(errors_b_m))
+    kept = None if groups is None else groups[answered]
+    if not answered.any() or (kept is not None and len(np.unique(kept)) < 2):
+        return None
+    a, b = errors_a_m[answered], errors_b_m[answered]
+    found = paired_difference(a, b, groups=kept, statistic="median", **options)
+    return {**_short(found), "n": found.n}
 
 
 def mcnemar(hits_a: ArrayLike, hits_b: ArrayLike) -> dict[str, float | int]:
@@ -220,30 +237,97 @@ def _mean_replicates(
         sums = [np.bincount(codes, c, n_groups).astype(np.float64) for c in columns]
         sizes = np.bincount(codes, minlength=n_groups).astype(np.float64)
     parts = []
+    packed = _packed([sizes, *sums])
     for picked in _draws(n_groups, replicates, seed):
-        total = sizes[picked].sum(axis=1)
-        parts.append(np.stack([s[picked].sum(axis=1) / total for s in sums], axis=1))
+        if packed is None:
+            total = sizes[picked].sum(axis=1)
+            parts.append(np.stack([s[picked].sum(axis=1) / total for s in sums], axis=1))
+        else:
+            drawn = packed.sums(picked)
+            parts.append(drawn[:, 1:] / drawn[:, :1])
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Columns of whole numbers in one integer a group, so that a replicate looks each group up once.
+
+    Attributes:
+        values: The integers, shape (groups,).
+        units: What each column counts in; a column is a multiple of its unit.
+        bits: Room of each column: the sum over as many groups as there are fits.
+    """
+
+    values: NDArray[np.int64]
+    units: list[int]
+    bits: int
+
+    def sums(self, picked: NDArray[np.intp]) -> Floats:
+        """Sum of every column over the picked groups, shape (replicates, columns); exact."""
+        total = self.values[picked].sum(axis=1)
+        mask = (1 << self.bits) - 1
+        columns = [(total >> (self.bits * i) & mask) * unit for i, unit in enumerate(self.units)]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _packed(columns: list[Floats]) -> _Packed | None:
+    """Columns of one value a group, packed; None where they are no whole numbers or too large together."""
+    whole = [np.rint(column) for column in columns]
+    if any((w != c).any() or w.min() < 0 or w.max() >= 1 << 53 for w, c in zip(whole, columns, strict=True)):
+        return None
+    counts = [column.astype(np.int64) for column in whole]
+    units = [max(int(np.gcd.reduce(count)), 1) for count in counts]
+    parts = [count // unit for count, unit in zip(counts, units, strict=True)]
+    bits = max(int(part.max()) * len(part) for part in parts).bit_length()
+    if bits * len(parts) > 62:
+        return None
+    values = sum((part << (bits * i) for i, part in enumerate(parts)), np.zeros(len(parts[0]), np.int64))
+    return _Packed(values, units, bits)
 
 
 def _median_replicates(
     columns: tuple[Floats, ...], codes: NDArray[np.intp] | None, n_groups: int, replicates: int, seed: int
 ) -> Floats:
-    """Weighted lower medians of resampled groups, shape (replicates, columns)."""
+    """Weighted lower medians of resampled groups, shape (replicates, columns).
+
+    Each column is sorted once and cut into blocks. How often its groups were drawn, summed by block, leads to
+    the block that holds the middle, and only that one is looked at value by value.
+    """
+    group = np.arange(n_groups, dtype=np.intp) if codes is None else codes
     order = [np.argsort(c, kind="stable") for c in columns]
-    rows = []
+    ordered = [(c[o], group[o]) for c, o in zip(columns, order, strict=True)]
+    kind = np.min_scalar_type(n_groups)
+    parts = []
     for picked in _draws(n_groups, replicates, seed):
-        for one in picked:
-            times = np.bincount(one, minlength=n_groups)
-            weight = times if codes is None else times[codes]
-            half = (weight.sum() + 1) // 2
-            rows.append(
-                [
-                    c[o][np.searchsorted(np.cumsum(weight[o]), half)]
-                    for c, o in zip(columns, order, strict=True)
-                ]
-            )
-    return np.asarray(rows, dtype=np.float64)
+        times = np.empty(picked.shape, kind)
+        for i, one in enumerate(picked):
+            times[i] = np.bincount(one, minlength=n_groups)
+        parts.append(np.stack([_middle(values, of, times) for values, of in ordered], axis=1))
+    return np.concatenate(parts)
+
+
+def _middle(values: Floats, group: NDArray[np.intp], times: NDArray[Any]) -> Floats:
+    """The weighted lower median of ascending values in every replicate.
+
+    Args:
+        values: Ascending, shape (n,).
+        group: Their groups, shape (n,).
+        times: How often a replicate drew each group, shape (replicates, groups).
+    """
+    starts = np.arange(0, len(values), _BLOCK)
+    drawn = np.take(times, group, axis=1)
+    reached = np.cumsum(np.add.reduceat(drawn, starts, axis=1, dtype=np.int64), axis=1)
+    half = (reached[:, -1] + 1) // 2
+    rows = np.arange(len(times))
+    block = np.minimum((reached < half[:, None]).sum(axis=1), len(starts) - 1)
+    before = np.where(block > 0, reached[rows, block - 1], 0)
+    place = starts[block][:, None] + np.arange(_BLOCK)
+    inside = place < len(values)
+    place = np.minimum(place, len(values) - 1)
+    weight = np.where(inside, drawn[rows[:, None], place], 0)
+    short = before[:, None] + np.cumsum(weight, axis=1, dtype=np.int64) < half[:, None]
+    found: Floats = values[place[rows, np.minimum(short.sum(axis=1), _BLOCK - 1)]]
+    return found
 
 
 def _mean(values: Floats) -> float:

@@ -129,6 +129,50 @@ def prepare(
     return Prepared(request, model_row, row)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two evaluations on their common photos.
+
+    Attributes:
+        a: Name of the first.
+        b: Name of the second.
+        errors_a: Its error of the first answer in metres, (n,), NaN where there is none.
+        errors_b: The same photos in the same order.
+        groups: Cluster of each photo, (n,); None where there is but one.
+        only_a: Photos that the first alone asked.
+        only_b: Photos that the second alone asked.
+    """
+
+    a: str
+    b: str
+    errors_a: NDArray[np.float64]
+    errors_b: NDArray[np.float64]
+    groups: NDArray[Any] | None
+    only_a: int
+    only_b: int
+
+
+def read_pair(conn: Connection, a: str, b: str) -> Pair:
+    """The first answers of two evaluations to their common photos, clustered by sequence.
+
+    Raises:
+        BadInputError: They have no photo in common.
+    """
+    first, second = (queries.find_evaluation(conn, name)["evaluation_id"] for name in (a, b))
+    ids_a, errors_a = queries.read_first_errors(conn, first)
+    ids_b, errors_b = queries.read_first_errors(conn, second)
+    common, place_a, place_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
+    if not len(common):
+        raise BadInputError(
+            f"{a} and {b} asked different photos: none is common.", hint="Compare evaluations of one split."
+        )
+    origin = queries.read_origins(conn, first)
+    place = np.searchsorted(origin["photo_id"], common)
+    groups = _clusters(common, origin["sequence_id"][place], origin["s2_id"][place])
+    only = len(ids_a) - len(common), len(ids_b) - len(common)
+    return Pair(a, b, errors_a[place_a], errors_b[place_b], groups, *only)
+
+
 def compare_evaluations(
     conn: Connection, a: str, b: str, *, threshold_m: float = 200.0, replicates: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
@@ -137,33 +181,24 @@ def compare_evaluations(
     Raises:
         BadInputError: They have no photo in common.
     """
-    rows = [queries.find_evaluation(conn, name) for name in (a, b)]
-    ids_a, errors_a = queries.read_errors(conn, rows[0]["evaluation_id"])
-    ids_b, errors_b = queries.read_errors(conn, rows[1]["evaluation_id"])
-    common, place_a, place_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
-    if not len(common):
-        raise BadInputError(
-            f"{a} and {b} asked different photos: none is common.", hint="Compare evaluations of one split."
-        )
-    truth = queries.read_truth(conn, rows[0]["evaluation_id"])
-    place = np.searchsorted(truth["photo_id"], common)
-    groups = _clusters(common, truth["sequence_id"][place], truth["s2_id"][place])
+    return compare_pair(read_pair(conn, a, b), threshold_m, replicates=replicates, seed=seed)
+
+
+def compare_pair(
+    pair: Pair, threshold_m: float, *, replicates: int = 2000, seed: int = 0, median: bool = True
+) -> dict[str, Any]:
+    """The paired difference of a pair, as `compare_errors`, with whose it is."""
     found = compare_errors(
-        errors_a[place_a, 0],
-        errors_b[place_b, 0],
+        pair.errors_a,
+        pair.errors_b,
         radii_m=(threshold_m,),
-        groups=groups,
+        groups=pair.groups,
         replicates=replicates,
         seed=seed,
+        median=median,
     )
-    return {
-        "a": a,
-        "b": b,
-        "n": len(common),
-        "only_a": len(ids_a) - len(common),
-        "only_b": len(ids_b) - len(common),
-        **found,
-    }
+    n = len(pair.errors_a)
+    return {"a": pair.a, "b": pair.b, "n": n, "only_a": pair.only_a, "only_b": pair.only_b, **found}
 
 
 def _with_crops(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 
 from geofix.database.engine import Connection
 from geofix.spatial import s2
@@ -21,8 +22,6 @@ from geofix.spatial.covering import cover
 Bounds = tuple[float, float, float, float]  # west, south, east, north in degrees
 _WIDE_DEG = 20.0  # a wider box has few cells of the level it is drawn with: all are walked through
 
-# Compiling these statements costs more than it saves, up to a million photos and beyond; for this transaction only.
-NO_JIT = "SET LOCAL jit = off"
 COUNTS = """
 SELECT (SELECT count(*) FROM geofix.photo_record) AS photos,
        (SELECT count(*) FROM geofix.sequence) AS sequences,
@@ -120,79 +119,6 @@ SELECT public.ST_X(geom) AS lon, public.ST_Y(geom) AS lat FROM walk
 WHERE geom OPERATOR(public.&&) public.ST_MakeEnvelope(%(west)s, %(south)s, %(east)s, %(north)s, 4326)
 LIMIT %(limit)s
 """
-# The parent of an id as bits, as `s2_parent` computes it once it has checked the id: stored ids were checked.
-_PARENT = "({0}.s2_id & -%(bit)s::bigint) | %(bit)s::bigint AS s2_id"
-_PHOTOS = (
-    "count(*) AS photos, min(p.captured_at) AS first_captured_at, max(p.captured_at) AS last_captured_at"
-)
-_TILES = "count(*) AS aerial_tiles, max(t.captured_at) AS last_aerial"
-_CODES = "bool_or(c.has_prototype) AS has_prototype, bool_or(c.has_aerial) AS has_aerial"
-_IS_CODE = "s.state IN ('ready', 'stale') AND s.level >= %(level)s"
-_CELL = """
-cell AS (
-  SELECT s2_id, coalesce(p.photos, 0) AS photos, coalesce(a.aerial_tiles, 0) AS aerial_tiles, p.first_captured_at,
-         p.last_captured_at, a.last_aerial, coalesce(c.has_prototype, false) AS has_prototype,
-         coalesce(c.has_aerial, false) AS has_aerial
-  FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
-)"""
-_FULLEST = """, total AS (
-  SELECT count(*) AS cells, sum(photos)::bigint AS all_photos, sum(aerial_tiles)::bigint AS all_tiles,
-         count(*) FILTER (WHERE photos > 0) AS photo_cells, count(*) FILTER (WHERE aerial_tiles > 0) AS tile_cells,
-         count(*) FILTER (WHERE has_prototype OR has_aerial) AS code_cells
-  FROM inside
-), fullest AS (
-  SELECT * FROM inside ORDER BY photos DESC, aerial_tiles DESC, s2_id LIMIT %(limit)s
-)
-SELECT geofix.s2_token(s2_id) AS cell, photos, aerial_tiles, first_captured_at, last_captured_at, last_aerial,
-       has_prototype, has_aerial, total.*, s2_id
-FROM fullest CROSS JOIN total ORDER BY photos DESC, aerial_tiles DESC, s2_id
-"""
-COVERAGE = f"""
-WITH photo AS (
-  SELECT {_PARENT.format("p")}, {_PHOTOS} FROM geofix.photo_record p GROUP BY 1
-), aerial AS (
-  SELECT {_PARENT.format("t")}, {_TILES} FROM geofix.aerial_tile t WHERE t.level >= %(level)s GROUP BY 1
-), code AS (
-  SELECT {_PARENT.format("c")}, {_CODES}
-  FROM geofix.code_set s JOIN geofix.cell_code c ON c.code_set_id = s.code_set_id WHERE {_IS_CODE} GROUP BY 1
-), {_CELL}, inside AS (
-  SELECT * FROM cell
-){_FULLEST}"""
-# The region's covering, widened to whole cells and merged, decides what is read; a cell is inside when its centre is.
-REGION_COVERAGE = f"""
-WITH scope AS MATERIALIZED (
-  SELECT lower(w)::bigint AS lo, upper(w)::bigint AS hi
-  FROM (SELECT range_agg(numrange(geofix.s2_range_min(geofix.s2_parent(c.lo, %(level)s)),
-                                  geofix.s2_range_max(geofix.s2_parent(c.hi, %(level)s)), '[]')) AS merged
-        FROM geofix.region r CROSS JOIN LATERAL geofix.s2_covering(r.geom, 64) AS c
-        WHERE r.level = %(region_level)s AND r.code = %(region_code)s) AS m
-  CROSS JOIN LATERAL unnest(m.merged) AS w
-), photo AS (
-  SELECT {_PARENT.format("p")}, {_PHOTOS}
-  FROM scope JOIN geofix.photo_record p ON p.s2_id BETWEEN scope.lo AND scope.hi GROUP BY 1
-), aerial AS (
-  SELECT {_PARENT.format("t")}, {_TILES}
-  FROM scope JOIN geofix.aerial_tile t ON t.s2_id BETWEEN scope.lo AND scope.hi WHERE t.level >= %(level)s GROUP BY 1
-), code AS (
-  SELECT {_PARENT.format("c")}, {_CODES}
-  FROM scope CROSS JOIN geofix.code_set s
-  JOIN geofix.cell_code c ON c.code_set_id = s.code_set_id AND c.s2_id BETWEEN scope.lo AND scope.hi
-  WHERE {_IS_CODE} GROUP BY 1
-), {_CELL}, inside AS (
-  SELECT cell.* FROM cell CROSS JOIN LATERAL (SELECT geofix.s2_center(cell.s2_id) AS at OFFSET 0) AS centre
-  WHERE EXISTS (
-    SELECT FROM geofix.region_part g JOIN geofix.region r USING (region_id)
-    WHERE r.level = %(region_level)s AND r.code = %(region_code)s
-      AND g.geom OPERATOR(public.&&) centre.at AND public.ST_Covers(g.geom, centre.at))
-){_FULLEST}"""
-# For the map of the first page: an index holds all it reads, which is half the time of `COVERAGE`.
-PHOTO_CELLS = f"""
-WITH cell AS (
-  SELECT {_PARENT.format("p")}, count(*) AS photos FROM geofix.photo_record p GROUP BY 1
-)
-SELECT geofix.s2_token(s2_id) AS code, photos, count(*) OVER () AS cells, (sum(photos) OVER ())::bigint AS all_photos, s2_id
-FROM cell ORDER BY photos DESC, s2_id LIMIT %(limit)s
-"""
 REJECT_COUNTS = """
 SELECT d.name AS dataset, r.kind, r.reason, count(*) AS rejects, min(r.source_key) AS example, max(r.seen_at) AS last_seen
 FROM geofix.reject r JOIN geofix.dataset d USING (dataset_id)
@@ -210,12 +136,25 @@ SELECT s.snapshot_id, left(s.sha256, 12) AS sha256, s.uri, s.config, s.counts, s
        (SELECT count(*) FROM geofix.evaluation e WHERE e.snapshot_id = s.snapshot_id) AS evaluations
 FROM geofix.snapshot s ORDER BY s.created_at DESC
 """
+# What is distinct is counted from the distinct rows of a coarser count: one pass over the photos, no sort of them all.
 SPLITS = """
-SELECT sp.split, count(*) AS photos, count(DISTINCT p.sequence_id) AS sequences,
-       count(DISTINCT geofix.s2_parent(p.s2_id, 15)) AS cells_l15, count(DISTINCT geofix.s2_parent(p.s2_id, 13)) AS blocks_l13
-FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
-WHERE sp.snapshot_id = %(snapshot_id)s
-GROUP BY 1 ORDER BY array_position(ARRAY['train', 'val', 'test_seen', 'test_unseen'], sp.split)
+WITH place AS MATERIALIZED (
+  SELECT sp.split, p.sequence_id, (p.s2_id & -(1::bigint << 30)) | (1::bigint << 30) AS cell, count(*) AS photos
+  FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
+  WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY 1, 2, 3
+), cells AS MATERIALIZED (
+  SELECT split, cell FROM place GROUP BY 1, 2
+), photos AS (
+  SELECT split, sum(photos)::bigint AS photos FROM place GROUP BY 1
+), sequences AS (
+  SELECT split, count(sequence_id) AS sequences FROM (SELECT split, sequence_id FROM place GROUP BY 1, 2) AS s GROUP BY 1
+), blocks AS (
+  SELECT split, count(*) AS blocks_l13
+  FROM (SELECT split, (cell & -(1::bigint << 34)) | (1::bigint << 34) AS block FROM cells GROUP BY 1, 2) AS b GROUP BY 1
+)
+SELECT split, photos, sequences, (SELECT count(*) FROM cells c WHERE c.split = photos.split) AS cells_l15, blocks_l13
+FROM photos JOIN sequences USING (split) JOIN blocks USING (split)
+ORDER BY array_position(ARRAY['train', 'val', 'test_seen', 'test_unseen'], split)
 """
 
 
@@ -244,7 +183,14 @@ def with_cell_shapes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns="s2_id").assign(shape=pd.Series(texts, index=rows.index, dtype=object))
 
 
-def _bit(level: int) -> int:
+def fitting_level(ids: NDArray[np.int64], level: int, most: int) -> int:
+    """The finest S2 level, at most `level`, at which ids of that level or finer have at most so many parents."""
+    while level > 0 and len(np.unique(s2.parent(ids, level))) > most:
+        level -= 1
+    return level
+
+
+def bit_of(level: int) -> int:
     """The trailing one of the ids of a level."""
     return 1 << (2 * (30 - level))
 
@@ -316,28 +262,7 @@ def trace(conn: Connection, level: int, bounds: Bounds, *, limit: int = 3000) ->
         ranges = cover(shapely.box(max(west, -180.0), south, min(east, 180.0), north), max_level=level)
     values = {"west": west, "south": south, "east": east, "north": north, "limit": limit}
     lo, hi = ranges[:, 0].tolist(), ranges[:, 1].tolist()
-    return frame(conn, TRACE, {**values, "lo": lo, "hi": hi, "bit": _bit(level)})
-
-
-def coverage(
-    conn: Connection, level: int, region_level: str | None, region_code: str | None, *, limit: int = 5000
-) -> pd.DataFrame:
-    """Photos, aerial tiles and kinds of code per cell, fullest first; `cells` and `all_*` count beyond the limit.
-
-    With a region, the cells whose centre lies in it.
-    """
-    values = {"level": level, "bit": _bit(level), "limit": limit}
-    conn.execute(NO_JIT)
-    if region_code is None:
-        return with_cell_shapes(frame(conn, COVERAGE, values))
-    inside = {**values, "region_level": region_level, "region_code": region_code}
-    return with_cell_shapes(frame(conn, REGION_COVERAGE, inside))
-
-
-def photo_cells(conn: Connection, level: int, *, limit: int = 5000) -> pd.DataFrame:
-    """Photos per cell, fullest first, columns code, photos, shape; `cells` and `all_photos` count beyond the limit."""
-    conn.execute(NO_JIT)
-    return with_cell_shapes(frame(conn, PHOTO_CELLS, {"bit": _bit(level), "limit": limit}))
+    return frame(conn, TRACE, {**values, "lo": lo, "hi": hi, "bit": bit_of(level)})
 
 
 def reject_counts(conn: Connection) -> pd.DataFrame:

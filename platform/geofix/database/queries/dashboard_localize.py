@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from geofix.database.engine import Connection
-from geofix.database.queries.dashboard import frame, with_cell_shapes
+from geofix.database.queries.dashboard import fitting_level, frame, with_cell_shapes
 from geofix.spatial import s2
 
 SEARCHABLE_SETS = """
@@ -19,9 +19,8 @@ WHERE s.state IN ('ready', 'stale')
 ORDER BY array_position(ARRAY['hybrid', 'prototype', 'cellmean', 'aerial'], s.recipe), s.created_at DESC
 """
 BLOCKS = """
-SELECT b.s2_id, geofix.s2_token(b.s2_id) AS code, b.cells, count(*) OVER () AS blocks
-FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
-WHERE s.name = %(code_set)s ORDER BY b.s2_id LIMIT %(limit)s
+SELECT b.s2_id, b.cells FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
+WHERE s.name = %(code_set)s ORDER BY b.s2_id
 """
 NEAR_PHOTOS = """
 SELECT p.photo_id, p.source_key, p.uri, p.captured_at, p.heading_deg, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat,
@@ -52,8 +51,17 @@ def searchable_sets(conn: Connection) -> pd.DataFrame:
 
 
 def blocks(conn: Connection, code_set: str, *, limit: int = 2000) -> pd.DataFrame:
-    """Coarse blocks of a code set with their cells and outline; `blocks` counts all."""
-    return with_cell_shapes(frame(conn, BLOCKS, {"code_set": code_set, "limit": limit}))
+    """Coarse blocks of a code set: code, cells, blocks, level, shape; parents of a level that fits where they are many."""
+    rows = frame(conn, BLOCKS, {"code_set": code_set})
+    ids = rows["s2_id"].to_numpy(np.int64)
+    if not len(ids):
+        return with_cell_shapes(rows.assign(code="", blocks=0, level=0))
+    level = fitting_level(ids, int(s2.level(ids).min()), limit)
+    if len(ids) > limit:
+        ids = s2.parent(ids, level)
+    rows = rows["cells"].groupby(ids).agg(cells="sum", blocks="count").rename_axis("s2_id").reset_index()
+    ids = rows["s2_id"].to_numpy(np.int64)
+    return with_cell_shapes(rows.assign(code=s2.token(ids), level=s2.level(ids)))
 
 
 def near_photos(conn: Connection, lon: float, lat: float, *, limit: int = 4) -> pd.DataFrame:

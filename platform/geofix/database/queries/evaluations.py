@@ -65,6 +65,17 @@ SELECT ep.photo_id, coalesce(r.rank, 1::smallint), coalesce(r.error_m, 'NaN') FR
 LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id
 WHERE ep.evaluation_id = %(evaluation_id)s
 """
+# An index holds all of it, in the order it is wanted in.
+FIRST_ERRORS = """
+SELECT ep.photo_id, coalesce(r.error_m, 'NaN') FROM geofix.evaluation_photo ep
+LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+"""
+ORIGINS = """
+SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id
+FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
+WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
+"""
 TRUTH = """
 SELECT ep.photo_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m, p.sequence_id, p.s2_id,
        ep.nearest_training_m, ep.training_photos_in_cell
@@ -246,6 +257,19 @@ def read_errors(conn: Connection, evaluation_id: int) -> tuple[NDArray[np.int64]
     table = np.full((len(ids), int(rows["rank"].max(initial=1))), np.nan)
     table[place, rows["rank"].astype(np.int64) - 1] = rows["error_m"]
     return ids, table
+
+
+def read_first_errors(conn: Connection, evaluation_id: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Photo ids (n,), ascending, and the error of their first answer in metres (n,), NaN where there is none."""
+    columns = {"photo_id": "i8", "error_m": "f8"}
+    rows = read_columns(conn, FIRST_ERRORS, columns, {"evaluation_id": evaluation_id})
+    return rows["photo_id"], rows["error_m"]
+
+
+def read_origins(conn: Connection, evaluation_id: int) -> dict[str, NDArray[Any]]:
+    """Columns of the asked photos by photo id: sequence_id (NaN: of none) and s2_id."""
+    columns = {"photo_id": "i8", "sequence_id": "f8", "s2_id": "i8"}
+    return read_columns(conn, ORIGINS, columns, {"evaluation_id": evaluation_id})
 
 
 def read_truth(conn: Connection, evaluation_id: int) -> dict[str, NDArray[Any]]:

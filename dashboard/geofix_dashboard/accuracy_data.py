@@ -1,0 +1,222 @@
+"""What the accuracy page reads, and what is counted from it.
+
+The photos of an evaluation are read once and shared by all visitors; a distance, a level of cells or a place
+that was chosen is then counted in memory. `created` makes a replaced evaluation a new key everywhere.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geofix.database.engine import connect
+from geofix.database.queries import dashboard_accuracy as queries
+from geofix.database.queries.dashboard import Bounds, fitting_level
+from geofix.database.queries.dashboard_accuracy import Asked, Focus
+from geofix_dashboard import accuracy_tables as tables
+from geofix_dashboard.data import cached, kept
+
+FINEST = 16  # level of the cells that stand for regions where there are too many
+SHARES = np.linspace(0, 1, 201)
+LINES = 2_000
+MOST_M = 1_000.0  # answers farther away are looked at when a larger distance is asked for
+
+
+@cached
+def evaluations() -> pd.DataFrame:
+    """All evaluations with their metrics."""
+    with connect("reader") as conn:
+        return queries.evaluations(conn)
+
+
+@kept(6, shared=True)
+def _every(name: str, created: str) -> Asked:
+    with connect("reader") as conn:
+        return queries.asked(conn, name)
+
+
+@kept(12, shared=True)
+def _regions(name: str, created: str, level: str) -> Any:
+    every = _every(name, created)
+    with connect("reader") as conn:
+        return queries.regions_of(conn, name, level, every)
+
+
+@kept(4, shared=True)
+def _best(name: str, created: str, ks: tuple[int, ...], most_m: float) -> Any:
+    every = _every(name, created)
+    with connect("reader") as conn:
+        return queries.best_errors(conn, name, ks, most_m, every)
+
+
+@cached
+def _region_id(level: str, code: str) -> int | None:
+    with connect("reader") as conn:
+        return queries.region_id(conn, level, code)
+
+
+@cached
+def _places(ids: tuple[int, ...], tolerance: float) -> pd.DataFrame:
+    with connect("reader") as conn:
+        return queries.places(conn, ids, tolerance)
+
+
+def asked(name: str, created: str, focus: Focus) -> Asked:
+    """The photos of an evaluation that count, in a focus."""
+    found: Asked = _every(name, created)
+    if focus.region_level is not None and focus.region_code is not None:
+        region = _region_id(focus.region_level, focus.region_code)
+        regions = _regions(name, created, focus.region_level)
+        found = found.only(regions[found.place] == (-1 if region is None else region))
+    if focus.lo is not None and focus.hi is not None:
+        found = found.only((found.s2_id >= focus.lo) & (found.s2_id <= focus.hi))
+    return found
+
+
+def bounds(name: str, created: str, focus: Focus) -> Bounds | None:
+    """The box around the photos of an evaluation; None without any."""
+    return tables.bounds(asked(name, created, focus))
+
+
+def overall(name: str, created: str, threshold_m: float, focus: Focus) -> dict[str, float]:
+    """Accuracy of an evaluation in a focus."""
+    return tables.overall(asked(name, created, focus), threshold_m)
+
+
+def by_place(
+    name: str, created: str, level: str | int, threshold_m: float, focus: Focus, tolerance: float
+) -> pd.DataFrame:
+    """Accuracy per region of a level (its name) or S2 cell of a level (its number)."""
+    here = asked(name, created, focus)
+    if isinstance(level, int):
+        return tables.by_cell(here, level, threshold_m)
+    regions = _regions(name, created, level)
+    names = _places(tuple(tables.regions_within(here, regions)), tolerance)
+    return tables.by_region(here, regions, names, threshold_m)
+
+
+def by_wider_cell(
+    name: str, created: str, level: str | int, threshold_m: float, focus: Focus
+) -> tuple[pd.DataFrame, int]:
+    """Accuracy of all photos per S2 cell of the finest level that fits a map, and this level.
+
+    For a map of more places than one can hold; of S2 cells, the level is coarser than theirs.
+    """
+    here = asked(name, created, focus)
+    wider = fitting_level(here.s2_id, level - 1 if isinstance(level, int) else FINEST, tables.MOST_PLACES)
+    return tables.by_cell(here, wider, threshold_m), wider
+
+
+def compare_wider_cells(
+    name: str, other: str, created: str, level: str | int, threshold_m: float, focus: Focus
+) -> tuple[pd.DataFrame, int]:
+    """Difference of two evaluations per S2 cell of the finest level that fits a map, and this level."""
+    here = asked(name, created, focus)
+    wider = fitting_level(here.s2_id, level - 1 if isinstance(level, int) else FINEST, tables.MOST_PLACES)
+    return tables.compare_cells(here, asked(other, _created(other), Focus()), wider, threshold_m), wider
+
+
+def compare_places(
+    name: str,
+    other: str,
+    created: str,
+    level: str | int,
+    threshold_m: float,
+    focus: Focus,
+    tolerance: float,
+) -> pd.DataFrame:
+    """Difference of two evaluations per region or cell."""
+    a, b = asked(name, created, focus), asked(other, _created(other), Focus())
+    if isinstance(level, int):
+        return tables.compare_cells(a, b, level, threshold_m)
+    regions = _regions(name, created, level)
+    names = _places(tuple(tables.regions_within(a, regions)), tolerance)
+    return tables.compare_regions(a, b, regions, names, threshold_m)
+
+
+def quantiles(name: str, created: str, focus: Focus) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number of photos, 201 shares from 0 to 1, and the error in metres at each."""
+    n, errors = tables.quantiles(asked(name, created, focus), SHARES.tolist())
+    return n, SHARES, errors
+
+
+def recall(
+    name: str, created: str, ks: tuple[int, ...], radii: tuple[float, ...], focus: Focus
+) -> pd.DataFrame:
+    """Recall at K within radii."""
+    best = _best(name, created, ks, max(MOST_M, *radii))
+    return tables.recall(asked(name, created, focus), best, ks, radii)
+
+
+def by_bin(
+    name: str, created: str, threshold_m: float, focus: Focus, by: str, edges: tuple[float, ...]
+) -> pd.DataFrame:
+    """Accuracy by distance to training photos, or by their number in the cell."""
+    return tables.by_bin(asked(name, created, focus), threshold_m, by=by, edges=edges)
+
+
+@cached
+def error_lines(name: str, created: str, focus: Focus) -> pd.DataFrame:
+    """Truth and answer of some photos, a fixed random choice; `photos` counts all answered ones."""
+    here = asked(name, created, focus)
+    with connect("reader") as conn:
+        rows = queries.error_lines(conn, name, tables.some(here, LINES))
+    return rows.assign(photos=int((~np.isnan(here.error_m)).sum()))
+
+
+@cached
+def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.DataFrame:
+    """Photos with the largest errors; `photos` counts all."""
+    here = asked(name, created, focus)
+    with connect("reader") as conn:
+        rows = queries.photos(conn, name, tables.worst(here, limit, offset))
+    return rows.assign(photos=len(here.photo_id))
+
+
+@cached
+def one_photo(name: str, created: str, photo_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One photo of an evaluation as `worst` has it, and its first answers."""
+    with connect("reader") as conn:
+        return queries.photos(conn, name, [photo_id]), queries.answers(conn, name, photo_id)
+
+
+@kept(4, shared=True)
+def _pair(name: str, created: str, other: str, other_created: str) -> Any:
+    from geofix.evaluation.service import read_pair
+
+    with connect("reader") as conn:
+        return read_pair(conn, name, other)
+
+
+@kept(50)
+def _median(name: str, created: str, other: str, other_created: str) -> Any:
+    from geofix.evaluation.compare import median_difference
+
+    pair = _pair(name, created, other, other_created)
+    return median_difference(pair.errors_a, pair.errors_b, groups=pair.groups)
+
+
+@kept(50, "Comparing photo by photo …")
+def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
+    """Two evaluations on their common photos, as `geofix evaluate compare` prints it.
+
+    The medians are compared once for all distances.
+    """
+    from geofix.evaluation.service import compare_pair
+
+    others = _created(other)
+    pair = _pair(name, created, other, others)
+    with ThreadPoolExecutor(1) as beside:  # both leave the interpreter most of the time
+        found = beside.submit(compare_pair, pair, threshold_m, median=False)
+        median = _median(name, created, other, others)
+        return {**found.result(), "median_m": median}
+
+
+def _created(name: str) -> str:
+    """When an evaluation was stored; empty where there is none."""
+    rows = evaluations()
+    found = rows.loc[rows["evaluation"] == name, "created_at"]
+    return str(found.iloc[0]) if len(found) else ""
