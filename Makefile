@@ -9,9 +9,13 @@ BIN := .venv/bin
 SIZE ?=
 SERVE ?= 1
 PYTEST_ARGS ?=
-BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+# The table of benchmarks/RESULTS.md, row by row; what these leave in BENCH_HOME is used by the next, and removed.
+BENCHMARKS ?= load_codes search search_regions matrix s2_ids region_assignment accuracy_by_region embedding peak_memory refresh
+BENCH_HOME ?= /var/tmp/geofix-bench
+SCALE_HOME ?= /var/tmp/geofix-scale
+ROWS ?= 1000000
 
-.PHONY: help setup setup-tests demo test bench lint screenshots constraints clean
+.PHONY: help setup setup-tests demo test bench bench-scale lint screenshots constraints clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +32,16 @@ demo: setup ## Build, train and evaluate on the built-in world, then serve the d
 test: setup-tests ## Run all tests.
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: setup ## Run every script of benchmarks/, one after the other.
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: setup ## Measure what is promised, row by row; BENCHMARKS='search matrix' for some, figures in out/bench.
+	@mkdir -p out/bench
+	@for name in $(BENCHMARKS); do echo "== $$name"; \
+	  case $$name in search|search_regions) kept="--keep $(BENCH_HOME) --rows $(ROWS)";; \
+	    load_codes|matrix|refresh) kept="--rows $(ROWS)";; *) kept="";; esac; \
+	  $(BIN)/python "benchmarks/$$name.py" $$kept --json "$(CURDIR)/out/bench/$$name.json"; done
+	@rm -rf "$(BENCH_HOME)"
+
+bench-scale: setup ## Curves of docs/scaling.md, up to ROWS codes (10000000 by option); goes on where it was stopped.
+	@$(BIN)/python benchmarks/scaling.py --keep "$(SCALE_HOME)" --max-rows $(ROWS)
 
 lint: setup ## Check style, types and the direction of imports.
 	@$(BIN)/ruff check .

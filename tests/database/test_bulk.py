@@ -10,9 +10,9 @@ import pytest
 import shapely
 
 from geofix.database import bulk
-from geofix.database.bulk import copy_rows, read_columns, read_vectors, vector_rows
+from geofix.database.bulk import copy_arrays, copy_rows, read_columns, read_vectors, vector_rows
 from geofix.database.engine import connect
-from geofix.errors import BadInputError, ServiceError
+from geofix.errors import BadInputError, ServiceError, UsageError
 from geofix.settings import get_settings
 
 N, D = 2000, 12
@@ -155,3 +155,63 @@ def test_the_password_of_a_backup_is_not_on_the_command_line(monkeypatch, tmp_pa
     assert psycopg.conninfo.conninfo_to_dict(seen["command"][1].removeprefix("--dbname=")) == {
         "user": "me", "host": "db", "port": "5433", "dbname": "name", "sslmode": "require",
     }  # fmt: skip
+
+
+ARRAYS = {"id": "int8", "vector": "halfvec", "flag": "bool"}
+
+
+@pytest.mark.parametrize("send", [1, 700, 10_000_000])
+def test_arrays_arrive_as_rows_do(conn, monkeypatch, send):
+    monkeypatch.setattr(bulk, "_SEND_BYTES", send)
+    ids, vectors = fill(conn)
+    conn.execute("CREATE TEMP TABLE w (LIKE v)")
+    flags = ids % 2 == 0
+    vectors[0, :4] = [0.0, -0.0, 6e-8, 65504]  # a subnormal and the largest
+    chunks = [(ids[i : i + 333], vectors[i : i + 333], flags[i : i + 333]) for i in range(0, N, 333)]
+    assert copy_arrays(conn, "w", ARRAYS, chunks) == N
+    found, read = read_vectors(conn, "SELECT id, vector FROM w ORDER BY id", dimension=D)
+    order = np.argsort(ids)
+    assert (found == ids[order]).all()
+    assert (read.view(np.int16) == vectors[order].view(np.int16)).all()
+    wrong = "SELECT count(*) FROM v JOIN w USING (id) WHERE v.flag <> w.flag"
+    assert conn.execute(wrong).fetchone() == (0,)
+
+
+def test_arrays_of_every_kind_and_none(conn):
+    columns = {"a": "int2", "b": "int4", "c": "int8", "d": "float4", "e": "float8", "f": "bool"}
+    conn.execute("CREATE TEMP TABLE k (a int2, b int4, c int8, d float4, e float8, f bool)")
+    values = np.array([-3, 0, 7])
+    chunk = [values, values, values * 2**40, values / 4, values / 3, values > 0]
+    assert copy_arrays(conn, "k", columns, [chunk]) == 3
+    assert copy_arrays(conn, "k", columns, []) == 0
+    assert copy_arrays(conn, "k", columns, [[array[:0] for array in chunk]]) == 0
+    assert conn.execute("SELECT * FROM k ORDER BY c").fetchall() == [
+        (int(v), int(v), int(v) * 2**40, v / 4, v / 3, bool(v > 0)) for v in values
+    ]
+
+
+def test_arrays_that_do_not_fit_are_refused(conn):
+    ids, vectors = np.arange(5), np.ones((5, D), np.float16)
+    for bad in ((ids, vectors[:4], ids > 2), (ids, vectors[:, 0], ids > 2), (ids, vectors, vectors > 0)):
+        with pytest.raises(BadInputError, match="has shape"):
+            copy_arrays(conn, "v", ARRAYS, [bad])
+        conn.rollback()
+        conn.execute("CREATE TEMP TABLE v (id bigint, vector halfvec, flag boolean)")
+    with pytest.raises(UsageError, match="text"):
+        copy_arrays(conn, "v", {"id": "text"}, [(ids,)])
+    assert conn.execute("SELECT count(*) FROM v").fetchone() == (0,)
+
+
+def test_arrays_need_the_memory_of_one_chunk(conn):
+    vectors = np.ones((2000, D), np.float16)
+
+    def chunks(count):
+        return ((np.arange(2000), vectors, np.ones(2000, bool)) for _ in range(count))
+
+    peaks = []
+    for count in (5, 50):
+        tracemalloc.start()
+        copy_arrays(conn, "v", ARRAYS, chunks(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 100_000

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geofix.codes import halves
 from geofix.codes import matrix as module
+from geofix.codes.halves import Widened
 from geofix.codes.matrix import CellMatrix
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.spatial import s2
@@ -169,6 +171,52 @@ def test_torch_codes_give_the_same(small_blocks: None) -> None:
             np.testing.assert_array_equal(a, b)
     same = CellMatrix.from_rows(ids, np.ones((len(ids), 24))).to("cpu")
     np.testing.assert_array_equal(same.search(queries, 10)[0], np.tile(np.sort(ids)[:10], (7, 1)))
+
+
+def test_widened_halves_are_exact() -> None:
+    """Every finite float16, subnormals and both zeros among them, against NumPy's own conversion."""
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    codes = every[np.isfinite(every)].reshape(-1, 16)
+    queries = np.eye(16, dtype=np.float32)
+    found = Widened(queries, codes, 100).scores(0, len(codes))
+    np.testing.assert_array_equal(found, codes.T.astype(np.float32))
+    for scale in (2.0**14, 2.0**15, 2.0**60, 2.0**-60):  # from 2^15 on by conversion
+        np.testing.assert_array_equal(
+            Widened(queries * scale, codes, 100).scores(7, 30), scale * found[:, 7:30]
+        )
+
+
+@pytest.mark.parametrize("shape", ["spread", "close", "negative", "same"])
+def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> None:
+    """Scored in float16 first: no row that float16 cannot tell from the best may be lost."""
+    pytest.importorskip("torch")
+    ids, codes, queries = make(n=12_000)
+    if shape == "close":  # all scores within a few units in the last place of float16
+        codes = (codes.astype(np.float32) * 1e-3 + codes[0].astype(np.float32)).astype(np.float16)
+        queries[0] = codes[0]
+    elif shape == "negative":
+        codes = -np.abs(codes)
+        queries = np.abs(queries)
+    elif shape == "same":
+        codes = np.broadcast_to(codes[:1], codes.shape).copy()
+    queries = queries.astype(np.float16).astype(np.float32)
+    CellMatrix.from_rows(ids, codes).save(tmp_path / "m")
+    cells = CellMatrix.open(tmp_path / "m")
+    low, high = s2.range_of(s2.parent(ids[:4], np.array([1, 1, 2, 3])))
+    for ranges in (None, np.stack([low, high], axis=1)):
+        keep = None if ranges is None else ((ids[:, None] >= low) & (ids[:, None] <= high)).any(axis=1)
+        for k in (1, 10, 200):
+            for few in (queries[:1], queries[:2]):
+                found, scores = cells.search(few, k, ranges)
+                expected, expected_scores = brute(ids, codes, few, k, keep)
+                np.testing.assert_array_equal(found, expected)
+                np.testing.assert_array_equal(scores, expected_scores)
+    near = halves.may_be_best(cells.codes, [(0, len(ids))], queries[0], 10)
+    if shape in ("same", "close"):  # more rows than are worth it: all are scored in float32
+        assert near is None
+    else:
+        assert near is not None and 10 <= len(near) < 200
+    assert halves.may_be_best(cells.codes, [(0, len(ids))], queries[0] * np.float32(1.00001), 10) is None
 
 
 def test_faults() -> None:

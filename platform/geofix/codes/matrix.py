@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geofix.codes.halves import Widened, may_be_best
 from geofix.codes.matrixfiles import Chunk, open_files, write_files
-from geofix.codes.topk import TopK, pack_keys, pack_keys_torch
+from geofix.codes.topk import TopK, pack_keys_torch
 from geofix.errors import BadInputError, UsageError
 from geofix.spatial.s2 import range_of
 
@@ -20,7 +21,9 @@ Scores = npt.NDArray[np.float32]
 Ranges = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 32_000_000  # of one float32 block of codes
-_QUERIES = 128  # at a time: scores and keys of one block stay near 25 MB
+_BLOCK_ROWS = 16_384  # scores of one block of 128 queries stay near 8 MB
+_QUERIES = 128  # at a time
+_FEW = 2  # queries up to which a product in float16 each beats widening the codes once
 _MARGIN = 16  # rows beyond k that are scored again in float64
 
 
@@ -156,7 +159,9 @@ class CellMatrix:
 
         Every row in scope is scored in float32; the best k + 16 are scored again in float64 and ordered by
         that score rounded to float32, so equal codes tie exactly. Only where float32 rounding (about 1e-7 for
-        unit vectors) separates the last place from more than 16 rows can the last place differ.
+        unit vectors) separates the last place from more than 16 rows can the last place differ. One or two
+        queries are first scored in float16 where torch is loaded; then every row that this error (2^-11 of a
+        score) leaves a chance is scored again.
 
         Args:
             queries: (q, D) floats.
@@ -179,22 +184,49 @@ class CellMatrix:
         if not kept or not len(vectors):
             shape = (len(vectors), min(k, scope))
             return np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
-        best = TopK(len(vectors), kept)
-        for start, stop in self._blocks(slices):
-            for first, keys in self._keys(vectors, start, stop, kept):
-                best.add(keys, first)
-        rows = best.rows()
+        wanted = min(k, scope)
+        if len(vectors) <= _FEW and isinstance(self.codes, np.ndarray):
+            near = [may_be_best(self.codes, slices, vector, wanted) for vector in vectors]
+            ranked = [
+                self._ranked(vector[None], rows[None], wanted)
+                for vector, rows in zip(vectors, near, strict=True)
+                if rows is not None
+            ]
+            if len(ranked) == len(vectors):
+                return np.concatenate([r for r, _ in ranked]), np.concatenate([s for _, s in ranked])
+        return self._ranked(vectors, self._candidates(vectors, slices, kept), wanted)
+
+    def _ranked(self, vectors: Scores, rows: Ids, k: int) -> tuple[Ids, Scores]:
+        """The k best of each query's own rows (q, c) by float64, equal scores by ascending row."""
         scores = self._rescore(vectors, rows)
-        order = np.lexsort((rows, -scores), axis=1)[:, : min(k, scope)]
+        order = np.lexsort((rows, -scores), axis=1)[:, :k]
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _candidates(self, vectors: Scores, slices: list[tuple[int, int]], k: int) -> Ids:
+        """Rows (q, k) of the highest scores in float32."""
+        best = TopK(len(vectors), k)
+        if not isinstance(self.codes, np.ndarray):
+            for start, stop in self._blocks(slices):
+                for first, keys in self._keys(vectors, start, stop, k):
+                    best.add(keys, first)
+            return best.rows()
+        widened = Widened(vectors, self.codes, _BLOCK_ROWS)
+        for start, stop in self._blocks(slices):
+            for first in range(0, len(vectors), _QUERIES):
+                best.add_scores(widened.scores(start, stop, slice(first, first + _QUERIES)), start, first)
+        return best.rows()
 
     def score_blocks(
         self, queries: npt.ArrayLike, ranges: Ranges | None = None
     ) -> Iterator[tuple[Ids, Scores]]:
         """All scores in scope, block by block in id order: ids (b,) and float32 scores (q, b)."""
         vectors = self._queries(queries)
+        widened = Widened(vectors, self.codes, _BLOCK_ROWS) if isinstance(self.codes, np.ndarray) else None
         for start, stop in self._blocks(self.slices(ranges)):
-            yield self.ids[start:stop], vectors @ self._float_block(start, stop).T
+            if widened is None:
+                yield self.ids[start:stop], vectors @ self._float_block(start, stop).T
+            else:
+                yield self.ids[start:stop], widened.scores(start, stop)
 
     def _queries(self, queries: npt.ArrayLike) -> Scores:
         vectors = np.atleast_2d(np.asarray(queries, dtype=np.float32))
@@ -211,7 +243,7 @@ class CellMatrix:
         return max(1, _BLOCK_BYTES // (4 * self.dimension))
 
     def _blocks(self, slices: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        step = min(self._block_rows(), 16_384) if isinstance(self.codes, np.ndarray) else 1_048_576
+        step = min(self._block_rows(), _BLOCK_ROWS) if isinstance(self.codes, np.ndarray) else 1_048_576
         for start, stop in slices:
             for first in range(start, stop, step):
                 yield first, min(first + step, stop)
@@ -219,14 +251,11 @@ class CellMatrix:
     def _keys(
         self, vectors: Scores, start: int, stop: int, k: int
     ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        on_device = not isinstance(self.codes, np.ndarray)
-        block: Any = self.codes[start:stop].float() if on_device else self._float_block(start, stop)
+        """Keys of a block of codes on a device, best k of each query."""
+        block: Any = self.codes[start:stop].float()
         for first in range(0, len(vectors), _QUERIES):
-            part = vectors[first : first + _QUERIES]
-            if on_device:
-                yield first, pack_keys_torch(block.new_tensor(part) @ block.T, start, k)
-            else:
-                yield first, pack_keys(part @ block.T, start)
+            part = block.new_tensor(vectors[first : first + _QUERIES])
+            yield first, pack_keys_torch(part @ block.T, start, k)
 
     def _float_block(self, start: int, stop: int) -> Scores:
         block = self.codes[start:stop]

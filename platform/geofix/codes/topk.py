@@ -23,6 +23,7 @@ class TopK:
     def __init__(self, queries: int, k: int) -> None:
         self.k = k
         self.best: Keys = np.full((queries, k), EMPTY, dtype=np.int64)
+        self._least = np.full(queries, -np.inf, dtype=np.float32)
 
     def add(self, keys: Keys, first_query: int) -> None:
         """Take in the keys (p, b) of queries first_query ... first_query + p - 1."""
@@ -33,19 +34,42 @@ class TopK:
         both = np.concatenate([held[better], keys[better]], axis=1)
         held[better] = np.partition(both, both.shape[1] - self.k, axis=1)[:, -self.k :]
 
+    def add_scores(self, scores: npt.NDArray[np.float32], first_row: int, first_query: int) -> None:
+        """Take in scores (p, b) of the rows first_row ... first_row + b - 1, all of them after any before.
+
+        Most blocks hold nothing better than the k-th best so far, and cost a maximum per query.
+        """
+        least = self._least[first_query : first_query + len(scores)]
+        held = self.best[first_query : first_query + len(scores)]
+        for query in np.flatnonzero(scores.max(axis=1) > least).tolist():
+            columns = np.flatnonzero(scores[query] > least[query])
+            both = np.concatenate([held[query], pack_keys(scores[query, columns], first_row + columns)])
+            held[query] = np.partition(both, len(both) - self.k)[-self.k :]
+            worst = held[query].min()
+            least[query] = -np.inf if worst == EMPTY else _score(worst)
+
     def rows(self) -> npt.NDArray[np.int64]:
         """Rows (q, k), best first."""
         ordered: Keys = np.sort(self.best, axis=1)[:, ::-1]
         return 0xFFFFFFFF - (ordered & 0xFFFFFFFF)
 
 
-def pack_keys(scores: npt.NDArray[np.float32], first_row: int) -> Keys:
-    """Keys of scores (p, b) whose columns are the rows first_row ... first_row + b - 1."""
+def pack_keys(scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> Keys:
+    """Keys of scores (..., b) of rows (b,)."""
     bits = (scores + np.float32(0.0)).view(np.int32)  # adding zero turns -0.0 into 0.0
-    ordered = np.bitwise_xor(bits, np.right_shift(bits, 31) & np.int32(0x7FFFFFFF)).astype(np.int64)
-    low = _LOW - np.arange(first_row, first_row + scores.shape[1], dtype=np.int64)
-    keys: Keys = (ordered << 32) | low
+    keys: Keys = (_in_order(bits).astype(np.int64) << 32) | (_LOW - rows)
     return keys
+
+
+def _in_order(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Bits of float32 as integers that order as the numbers do; its own inverse."""
+    turned: npt.NDArray[np.int32] = bits ^ (np.right_shift(bits, 31) & np.int32(0x7FFFFFFF))
+    return turned
+
+
+def _score(key: np.int64) -> np.float32:
+    """The score that a key was made of."""
+    return np.float32(_in_order(np.array([key >> 32], dtype=np.int32)).view(np.float32)[0])
 
 
 def pack_keys_torch(scores: Any, first_row: int, k: int) -> Keys:

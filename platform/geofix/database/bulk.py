@@ -11,11 +11,23 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from geofix.database.engine import Connection
-from geofix.errors import BadInputError
+from geofix.errors import BadInputError, UsageError
 
 _HEADER = 19  # signature (11), flags (4), length of the extension (4)
 _TRAILER = b"\xff\xff"
 _CHUNK_BYTES = 8_000_000
+_SEND_BYTES = 131_072  # handed to the server at a time: it works on them while the next are made
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+# PostgreSQL type -> NumPy type of its binary form.
+_BINARY = {
+    "int2": ">i2",
+    "int4": ">i4",
+    "int8": ">i8",
+    "float4": ">f4",
+    "float8": ">f8",
+    "bool": "?",
+    "halfvec": ">f2",
+}
 
 
 def _identifier(name: str) -> sql.Identifier:
@@ -45,6 +57,80 @@ def copy_rows(conn: Connection, table: str, columns: Mapping[str, str], rows: It
             copy.write_row(row)
             sent += 1
     return sent
+
+
+def copy_arrays(
+    conn: Connection, table: str, columns: Mapping[str, str], chunks: Iterable[Sequence[NDArray[Any]]]
+) -> int:
+    """Stream arrays into a table: no Python object per row.
+
+    Args:
+        conn: An open connection; the caller commits.
+        table: Table name, with its schema where needed.
+        columns: Column name -> ``int2``, ``int4``, ``int8``, ``float4``, ``float8``, ``bool`` or ``halfvec``.
+        chunks: One array per column, (n,) or for a halfvec (n, D); n and D may differ from chunk to chunk.
+            Consumed once; memory is that of one chunk.
+
+    Returns:
+        The number of rows sent.
+
+    Raises:
+        UsageError: A column has a type whose binary form is not known here; use `copy_rows`.
+        BadInputError: The columns of a chunk differ in length, or a vector is not (n, D).
+    """
+    for name, kind in columns.items():
+        if kind not in _BINARY:
+            raise UsageError(
+                f"copy_arrays: column {name} is {kind}.", hint=f"Give one of {', '.join(_BINARY)}, or rows."
+            )
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        _identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    sent = 0
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(_SIGNATURE)
+        for chunk in chunks:
+            _check_lengths(columns, chunk)
+            record = _record(columns, chunk)
+            step = max(1, _SEND_BYTES // record.itemsize)
+            for first in range(0, len(chunk[0]), step):
+                copy.write(_packed(record, columns, [array[first : first + step] for array in chunk]))
+            sent += len(chunk[0])
+        copy.write(_TRAILER)
+    return sent
+
+
+def _check_lengths(columns: Mapping[str, str], chunk: Sequence[NDArray[Any]]) -> None:
+    for (name, kind), array in zip(columns.items(), chunk, strict=True):
+        if len(array) != len(chunk[0]) or array.ndim != (2 if kind == "halfvec" else 1):
+            raise BadInputError(
+                f"copy_arrays: column {name} ({kind}) has shape {array.shape}, the first has {len(chunk[0])} rows.",
+                hint="Give (n,) per column and (n, D) for a vector.",
+            )
+
+
+def _record(columns: Mapping[str, str], chunk: Sequence[NDArray[Any]]) -> np.dtype[Any]:
+    """The binary form of one row: how many fields, then each with its length before it."""
+    fields: list[tuple[Any, ...]] = [("fields", ">i2")]
+    for (name, kind), array in zip(columns.items(), chunk, strict=True):
+        fields.append((f"{name} length", ">i4"))
+        if kind == "halfvec":
+            fields += [(f"{name} dimension", ">i2"), (f"{name} unused", ">i2")]
+            fields.append((name, ">f2", (array.shape[1],)))
+        else:
+            fields.append((name, _BINARY[kind]))
+    return np.dtype(fields)
+
+
+def _packed(record: np.dtype[Any], columns: Mapping[str, str], arrays: Sequence[NDArray[Any]]) -> bytes:
+    rows = np.zeros(len(arrays[0]), record)
+    rows["fields"] = len(columns)
+    for (name, kind), array in zip(columns.items(), arrays, strict=True):
+        rows[name] = array
+        rows[f"{name} length"] = rows.dtype[name].itemsize + (4 if kind == "halfvec" else 0)
+        if kind == "halfvec":
+            rows[f"{name} dimension"] = array.shape[1]
+    return rows.tobytes()
 
 
 def vector_rows(

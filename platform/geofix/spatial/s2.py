@@ -7,6 +7,7 @@ before the others as signed integers; a cell's descendants are one contiguous ra
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,28 +32,42 @@ _NIBBLE[_HEX] = np.arange(16)
 _NIBBLE[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 
-def cell_at(lon: ArrayLike, lat: ArrayLike, level: int = MAX_LEVEL) -> Ints:
+def cell_at(lon: ArrayLike, lat: ArrayLike, level: int = MAX_LEVEL, *, threads: int = 1) -> Ints:
     """Id of the cell that contains each position.
 
     Args:
         lon: Degrees, -180..180.
         lat: Degrees, -90..90, broadcast against lon.
         level: 0 (a face of the cube) to 30 (about a centimetre).
+        threads: Share the chunks out to so many; NumPy computes without the interpreter's lock. The ids are
+            the same; fewer than about 100,000 positions gain nothing.
 
     Raises:
         BadInputError: A coordinate is NaN or out of range.
-        UsageError: The level is not 0..30.
+        UsageError: The level is not 0..30, or there is no thread.
     """
     _checked_level(level)
+    if threads < 1:
+        raise UsageError(f"{threads} threads cannot compute cells.", hint="Use 1 or more.")
     x, y = checked_lonlat(lon, lat)
     flat_x, flat_y = x.ravel(), y.ravel()
     out = np.empty(flat_x.size, np.int64)
     lsb = 1 << 2 * (MAX_LEVEL - level)
-    for start in range(0, out.size, _CHUNK):
+
+    def fill(start: int) -> None:
         part = slice(start, start + _CHUNK)
         face, s, t = lonlat_to_face_st(flat_x[part], flat_y[part])
         leaf = hilbert.encode(face, _leaf_coordinate(s), _leaf_coordinate(t))
         out[part] = (leaf & -lsb) | lsb
+
+    starts = range(0, out.size, _CHUNK)
+    if threads == 1 or len(starts) < 2:
+        for start in starts:
+            fill(start)
+    else:
+        with ThreadPoolExecutor(min(threads, len(starts)), thread_name_prefix="s2") as pool:
+            for _ in pool.map(fill, starts):
+                pass
     return _as(out, x.shape)
 
 
