@@ -24,6 +24,9 @@ ALTER DATABASE geofix SET search_path = geofix, public;
 \connect geofix
 CREATE EXTENSION IF NOT EXISTS postgis SCHEMA public;
 CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
+-- For code sets over several servers (docs/sharding.md).
+CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public;
+GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO geofix_owner;
 -- Large objects and logical messages are ways to write that PostgreSQL grants to everyone.
 DO $$
 DECLARE routine regprocedure;

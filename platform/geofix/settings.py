@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     )
     sql_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     sql_max_rows: Annotated[int, Field(ge=1)] = 100_000
+    partial_answers: bool = Field(
+        False, description="Searches answer without the shards that are down, and say so."
+    )
     keep_query_photos: bool = Field(
         False, description="Keep the file names of localized photos; never pixels."
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from shard_world import ShardWorld, shard_world
 from small_world import SmallWorld, fill, pointed_at
 
 from geofix.settings import Settings
@@ -56,3 +58,17 @@ def small(small_database: SmallWorld) -> Iterator[SmallWorld]:
     """The small world, and product code pointed at it."""
     with pointed_at(small_database.database, small_database.folder / "home"):
         yield small_database
+
+
+@pytest.fixture(scope="session")
+def shard_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardWorld]:
+    """A database and three shards, filled once; who changes them, changes them back."""
+    with shard_world(tmp_path_factory.mktemp("shards") / "home") as world:
+        yield world
+
+
+@pytest.fixture
+def shards(shard_servers: ShardWorld, tmp_path: Path) -> Iterator[ShardWorld]:
+    """The shards, and product code pointed at their database."""
+    with pointed_at(shard_servers.home, tmp_path / "home"):  # type: ignore[arg-type]
+        yield shard_servers

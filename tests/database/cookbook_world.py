@@ -23,12 +23,12 @@ from geofix.database.engine import Connection, connect
 from geofix.database.queries import jobs
 from geofix.database.queries.cells import refresh_cells
 from geofix.database.queries.codes import find_code_set
+from geofix.database.queries.embed_work import Work, work_pages
 from geofix.database.queries.models import (
     ModelRow,
     add_embeddings,
     find_model,
     read_split_embeddings,
-    tiles_to_embed,
 )
 from geofix.database.queries.prototypes import store_prototypes
 from geofix.database.queries.snapshots import snapshot_photos
@@ -179,7 +179,7 @@ def _embed(conn: Connection, model: ModelRow) -> None:
     photos = conn.execute("SELECT photo_id, ST_X(geom), ST_Y(geom) FROM photo_record ORDER BY 1").fetchall()
     vectors = unit([p[1] for p in photos], [p[2] for p in photos], 0.7)
     add_embeddings(conn, "photo_embedding", model.model_id, zip((p[0] for p in photos), vectors, strict=True))
-    tiles, _ = tiles_to_embed(conn, model.model_id, None)
+    tiles = [tile for page in work_pages(conn, Work(model.model_id, "aerial")) for tile in page]
     vectors = unit(*s2.center(np.array([tile[1] for tile in tiles])), 0.4)
     add_embeddings(
         conn, "aerial_embedding", model.model_id, zip((tile[0] for tile in tiles), vectors, strict=True)

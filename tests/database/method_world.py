@@ -111,7 +111,7 @@ def _photos(conn: Connection, dataset: str, towns) -> dict[int, int]:
 
 
 def _assign(conn: Connection) -> None:
-    from geofix.database.queries.photos import assign_regions
+    from geofix.database.queries.photo_regions import assign_regions
 
     assert set(COUNTRIES) == {"CHE", "DEU"}
     assign_regions(conn)

@@ -8,7 +8,7 @@ import shapely
 import shapely.geometry
 
 from geofix.database.engine import connect
-from geofix.database.queries.photos import assign_regions
+from geofix.database.queries.photo_regions import assign_regions
 from geofix.ingest.photos import ingest_photos
 from geofix.ingest.regions import ingest_regions
 

@@ -10,7 +10,9 @@ from geofix.codes import embed_store
 from geofix.codes.embed import embed_images
 from geofix.codes.embed_store import embed_all, load_encoder
 from geofix.database.engine import connect
-from geofix.database.queries.models import add_embeddings, find_model, photos_to_embed
+from geofix.database.queries import embed_work
+from geofix.database.queries.embed_work import Work, count_work, work_pages
+from geofix.database.queries.models import add_embeddings, find_model
 from geofix.errors import BadInputError, NotFoundError
 from geofix.ingest.photos import ingest_photos
 from helpers import add_model
@@ -97,9 +99,28 @@ def test_rows_of_photos_that_are_gone_or_there_already_are_left_out(small, model
         rows = [(photo, unit), (10**12, unit)]
         assert add_embeddings(conn, "photo_embedding", model.model_id, rows) == 1
         assert add_embeddings(conn, "photo_embedding", model.model_id, rows) == 0
-        assert photos_to_embed(conn, model.model_id, None)[1] == ALL
-        assert len(photos_to_embed(conn, model.model_id, ["streets"])[0]) == ALL - 1
-        assert photos_to_embed(conn, model.model_id, ["ortho"]) == ([], 0)
+        assert count_work(conn, Work(model.model_id, "photos")) == (ALL, ALL - 1)
+        assert count_work(conn, Work(model.model_id, "photos", ["streets"])) == (ALL, ALL - 1)
+        assert count_work(conn, Work(model.model_id, "photos", ["ortho"])) == (0, 0)
+        assert list(work_pages(conn, Work(model.model_id, "photos", ["ortho"]))) == []
+
+
+@pytest.mark.parametrize("kind", ["photos", "aerial"])
+def test_pages_hold_everything_once_in_the_order_of_ids(small, model, monkeypatch, kind):
+    with connect() as conn:
+        (whole,) = work_pages(conn, Work(model.model_id, kind))
+        assert (len(whole),) * 2 == count_work(conn, Work(model.model_id, kind))
+        assert whole == sorted(whole, key=lambda row: (row[1], row[0]))
+        # Photos of one id on both sides of a page's end.
+        for size in (1, 2, 7, len(whole)):
+            monkeypatch.setattr(embed_work, "PAGE", size)
+            pages = list(work_pages(conn, Work(model.model_id, kind)))
+            assert [row for page in pages for row in page] == whole
+            assert max(len(page) for page in pages) <= size
+        first, last = whole[3][1], whole[9][1]
+        within = [row for row in whole if first <= row[1] <= last]
+        found = work_pages(conn, Work(model.model_id, kind, span=(first, last)))
+        assert [row for page in found for row in page] == within
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from photo_files import add_region, jpeg, points, rows, square
 from shapely.geometry import shape
 
 from geofix.database.engine import Connection, connect
-from geofix.database.queries.photos import ASSIGN_NEAREST, RegionCounts, assign_regions
+from geofix.database.queries import photo_regions
+from geofix.database.queries.photo_regions import ASSIGN_NEAREST, RegionCounts, assign_regions
 from geofix.ingest.photos import ingest_photos
 
 
@@ -80,25 +81,63 @@ def test_regions_inside_nearest_and_none(conn, tmp_path):
     assert assign_regions(conn, refresh=True)["country"] == RegionCounts(1, 3)
 
 
-def test_distances_are_measured_for_photos_without_a_region_alone(conn, tmp_path):
-    """Whatever the planner believes: its statistics are of the few photos that were there before."""
+def test_the_cheap_way_round_gives_the_same(conn, tmp_path, monkeypatch):
+    """Photo by photo or part by part, distances measured to clipped or to whole parts."""
     add_region(conn, "country", "A", square(0, 0, 10, 10))
-    points(conn, *[(1 + i / 10, 1) for i in range(10)], tmp=tmp_path)
-    assign_regions(conn)
-    points(conn, *[(1 + i / 100, 2) for i in range(300)], (10.1, 5), (50, 50), dataset="many", tmp=tmp_path)
-    params = {"level": "country", "dataset_id": None, "max_m": 25_000.0}
-    plan = conn.execute("EXPLAIN (FORMAT JSON) " + ASSIGN_NEAREST, params).fetchone()[0][0]["Plan"]
-    first = next(node for node in nodes(plan) if node.get("Subplan Name") == "CTE lacking")
-    inside = [node for node in nodes(first) if node.get("Relation Name") == "photo_record"]
-    assert inside and inside == [node for node in nodes(plan) if node.get("Relation Name") == "photo_record"]
-    assert assign_regions(conn)["country"] == RegionCounts(300, 1)
+    add_region(conn, "country", "B", square(10, 0, 20, 10))
+    add_region(conn, "country", "C", shapely.Polygon([(0, 40), (9, 49), (0, 60), (-20, 55)]))
+    rng = np.random.default_rng(3)
+    anywhere = [(x, y) for x, y in zip(rng.uniform(-22, 22, 1500), rng.uniform(-1, 61, 1500), strict=True)]
+    coast = [(9 + d * 0.01, 49 + d * 0.002) for d in range(60)] + [(x / 4, -0.1) for x in range(80)]
+    points(conn, *anywhere, *coast, tmp=tmp_path)
+    query = (
+        "SELECT source_key, code, distance_m FROM photo_region JOIN photo_record USING (photo_id)"
+        " JOIN region USING (region_id) ORDER BY source_key"
+    )
+    found = {}
+    for way, most in (("photo", "SELECT false"), ("part", "SELECT true")):
+        monkeypatch.setattr(photo_regions, "MOST_PHOTOS", most)
+        assign_regions(conn, refresh=True)
+        found[way] = rows(conn, query)
+    assert found["photo"] == found["part"] and len(found["photo"]) > 300
+    # The plane is not used: every part of the box is measured whole.
+    whole = ASSIGN_NEAREST.replace("part_off < 0.2", "false")
+    monkeypatch.setattr(photo_regions, "ASSIGN_NEAREST", whole)
+    assign_regions(conn, refresh=True)
+    unclipped = rows(conn, query)
+    assert [row[:2] for row in unclipped] == [row[:2] for row in found["part"]]
+    difference = [abs(a[2] - b[2]) for a, b in zip(unclipped, found["part"], strict=True)]
+    assert sum(row[2] > 0 for row in unclipped) > 0 and max(difference) < 0.2
+    # Equally near to A and B: the lowest code.
+    assert dict((row[0], row[1]) for row in unclipped)[str(1500 + 60 + 40)] == "A"
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's nodes."""
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
+def test_changed_regions_are_decided_anew_and_no_others(conn, tmp_path):
+    west = add_region(conn, "country", "A", square(0, 0, 1, 1))
+    add_region(conn, "country", "B", square(1, 0, 2, 1))
+    for i in range(3):
+        add_region(conn, "country", f"F{i}", square(50 + i, 0, 51 + i, 1))
+    points(conn, (0.5, 0.5), (1.5, 0.5), (-0.1, 0.5), (51.5, 0.5), (179.9, 0.5), tmp=tmp_path)
+    assert assign_regions(conn)["country"] == RegionCounts(3, 1)
+    conn.execute("UPDATE photo_region SET distance_m = 77 WHERE distance_m = 0")
+    conn.execute("DELETE FROM region_part WHERE region_id = %s", (west,))
+    conn.execute(
+        "UPDATE region SET geom = ST_Multi(ST_MakeEnvelope(1.4, 0, 2, 1, 4326)) WHERE region_id = %s", (west,)
+    )
+    conn.execute(
+        "INSERT INTO region_part (region_id, level, geom)"
+        " VALUES (%s, 'country', ST_MakeEnvelope(1.4, 0, 1.6, 1, 4326))",
+        (west,),
+    )
+    turned = add_region(conn, "country", "E", square(-180, 0, -179.95, 1))
+    assert photo_regions.reassign_changed(conn, "country", [west, turned]) == RegionCounts(1, 1)
+    found = rows(
+        conn,
+        "SELECT source_key, code, distance_m = 77 FROM photo_region JOIN photo_record USING (photo_id)"
+        " JOIN region USING (region_id) ORDER BY source_key",
+    )
+    # 0 and 2 were in or near A and are near nothing; 1 lies in A and B, as large or larger; 3 was left alone.
+    assert found == [("1", found[0][1], False), ("3", "F1", True), ("4", "E", False)]
 
 
 def test_a_photo_that_moves_gets_another_region(conn, tmp_path):

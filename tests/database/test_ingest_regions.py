@@ -153,7 +153,7 @@ def test_photos_follow_redrawn_regions(db: Database, tmp_path: Path) -> None:
             "SELECT dataset_id, x::text, 1, ST_SetSRID(ST_MakePoint(x, 0.5), 4326) "
             "FROM dataset, unnest(ARRAY[0.5, 1.2, 1.8, 2.1, 9.0]::float8[]) x WHERE name = 'p'"
         )
-        from geofix.database.queries.photos import assign_regions
+        from geofix.database.queries.photo_regions import assign_regions
 
         assign_regions(conn)
 

@@ -36,5 +36,14 @@ BEGIN
   END LOOP;
 END $$
 
+-- WRAPPER_AVAILABLE
+SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'
+
+-- CREATE_WRAPPER
+CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public
+
+-- GRANT_WRAPPER
+GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {owner}
+
 -- UPDATE_EXTENSION
 ALTER EXTENSION {extension} UPDATE

@@ -2,7 +2,8 @@
 SELECT * FROM geofix.code_set WHERE name = %(name)s
 
 -- LIST
-SELECT s.*, m.name AS model, pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || s.code_set_id)) AS total_bytes,
+SELECT s.*, m.name AS model,
+       coalesce(nullif(pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || s.code_set_id)), 0), s.bytes) AS total_bytes,
        (SELECT recall FROM geofix.recall_check r WHERE r.code_set_id = s.code_set_id ORDER BY checked_at DESC LIMIT 1) AS recall
 FROM geofix.code_set s JOIN geofix.model m USING (model_id) ORDER BY s.created_at
 

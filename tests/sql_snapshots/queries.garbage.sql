@@ -21,7 +21,10 @@ DELETE FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
 -- LEAVES
 SELECT c.relname, c.relkind = 'f', c.relispartition, pg_total_relation_size(c.oid)
 FROM pg_class c
-WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f') ORDER BY 1
+WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f')
+  AND NOT starts_with(c.relname, 'cell_code_making_')
+  AND NOT EXISTS (SELECT FROM geofix.shard_move m
+                  WHERE starts_with(c.relname, format('cell_code_%s_%s_', m.code_set_id, m.generation))) ORDER BY 1
 
 -- MODEL_IDS
 SELECT model_id FROM geofix.model
@@ -31,6 +34,9 @@ SELECT code_set_id FROM geofix.code_set
 
 -- DROP_TABLE
 DROP TABLE IF EXISTS {leaf}
+
+-- DROP_FOREIGN
+DROP FOREIGN TABLE IF EXISTS {leaf}
 
 -- LOST_EMBEDDINGS['photo_embedding']
 SELECT e.model_id, count(*), coalesce(sum(pg_column_size(e.embedding)), 0)::bigint FROM geofix.photo_embedding e

@@ -36,36 +36,6 @@ SELECT name FROM geofix.code_set WHERE model_id = %(model_id)s ORDER BY 1
 SELECT u.name FROM unnest(%(datasets)s::text[]) AS u(name)
 WHERE NOT EXISTS (SELECT FROM geofix.dataset d WHERE d.name = u.name AND d.kind = %(kind)s) ORDER BY 1
 
--- PHOTOS_TO_EMBED
-SELECT p.photo_id, p.uri FROM geofix.photo_record p
-WHERE p.uri IS NOT NULL
-  AND (%(datasets)s::text[] IS NULL
-       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
-  AND NOT EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = p.photo_id)
-ORDER BY p.s2_id, p.photo_id
-
--- TILES_TO_EMBED
-SELECT t.aerial_tile_id, t.s2_id, t.side_m, t.aerial_raster_ids FROM geofix.aerial_tile t
-WHERE (%(datasets)s::text[] IS NULL
-       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
-  AND NOT EXISTS (SELECT 1 FROM geofix.aerial_embedding e
-                  WHERE e.model_id = %(model_id)s AND e.aerial_tile_id = t.aerial_tile_id)
-ORDER BY t.s2_id, t.aerial_tile_id
-
--- COUNT_PHOTOS
-SELECT count(*) FROM geofix.photo_record p WHERE p.uri IS NOT NULL
-  AND (%(datasets)s::text[] IS NULL
-       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
-
--- COUNT_TILES
-SELECT count(*) FROM geofix.aerial_tile t
-WHERE (%(datasets)s::text[] IS NULL
-       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
-
 -- RASTERS
 SELECT aerial_raster_id, uri, kind, crs, reading FROM geofix.aerial_raster WHERE aerial_raster_id = ANY (%(ids)s)
 

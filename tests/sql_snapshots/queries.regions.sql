@@ -40,13 +40,6 @@ FROM (
 ) cut
 WHERE ST_Dimension((d).geom) = 2
 
--- FORGET_PHOTOS
-DELETE FROM photo_region a USING photo_record p
-WHERE p.photo_id = a.photo_id AND a.level = %(level)s AND (
-    a.region_id = ANY (%(ids)s) OR a.distance_m > 0
-    OR EXISTS (
-        SELECT FROM region_part t WHERE t.region_id = ANY (%(ids)s) AND ST_Intersects(t.geom, p.geom)))
-
 -- CLEAR_REJECTS
 DELETE FROM reject
 WHERE dataset_id = %(dataset_id)s AND kind = 'region' AND starts_with(source_key, %(prefix)s)

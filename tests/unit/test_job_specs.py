@@ -8,12 +8,14 @@ import pytest
 
 from geofix.codes.build import Recipe
 from geofix.errors import UsageError
+from geofix.jobs.codes_stage import Codes
 from geofix.jobs.settings import JobSettings
 from geofix.jobs.specs import kinds, parse, stored
-from geofix.jobs.stages import Codes, Snapshot
+from geofix.jobs.stages import Snapshot
 
 OFFERED = {
     "codes",
+    "distribute",
     "embed",
     "evaluate",
     "stage",

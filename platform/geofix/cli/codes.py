@@ -1,4 +1,4 @@
-"""geofix codes: build, index, measure, list and drop code sets."""
+"""geofix codes: build, index, measure, distribute, list and drop code sets."""
 
 from __future__ import annotations
 
@@ -201,6 +201,49 @@ def refresh(
     emit(result, as_json=json)
 
 
+@app.command()
+@command
+def distribute(
+    name: Annotated[str, typer.Argument(help="Name of the code set.")],
+    shards: Annotated[
+        list[str] | None,
+        typer.Option("--shards", help="Shards in the order of the ranges; `local` is this server."),
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="Further shards.")] = None,
+    back: Annotated[bool, typer.Option("--back", help="Bring all codes home to this server.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Roll an interrupted move back.")] = False,
+    memory_mb: Annotated[
+        int, typer.Option(min=64, help="Memory that building the index may use on each server.")
+    ] = 512,
+    wait_s: Annotated[
+        float, typer.Option(min=0, help="How long a server that went away is waited for, in seconds.")
+    ] = 60.0,
+    json: JsonOption = False,
+) -> None:
+    """Spread a code set over several servers by ranges of S2 ids; it can be searched all the while.
+
+    Interrupted, the same command goes on where it was; --cancel rolls back instead.
+
+    Example: geofix codes distribute mnv2-l16 --shards a b c
+    """
+    from geofix.database.engine import connect
+    from geofix.database.shard_moves import distribute as move
+    from geofix.database.shard_moves import give_up
+    from geofix.database.shards import HERE
+    from geofix.errors import UsageError
+
+    named = [part for text in [*(shards or []), *(more or [])] for part in text.split(",") if part]
+    if sum((bool(named), back, cancel)) != 1:
+        raise UsageError("Give one of --shards, --back and --cancel.")
+    with connect() as conn:
+        if cancel:
+            emit({"code_set": name, "cancelled": give_up(conn, name)}, as_json=json)
+            return
+        result = move(conn, name, [HERE] if back else named, memory_bytes=memory_mb << 20, wait_s=wait_s)
+    rows = [[piece["shard"], piece["cells"], piece["bytes"]] for piece in result["pieces"]]
+    emit(result, as_json=json, human=lambda: table(("shard", "cells", "bytes"), rows))
+
+
 @app.command("list")
 @command
 def list_(json: JsonOption = False) -> None:
@@ -242,6 +285,7 @@ def drop(
     """
     from geofix.database.engine import connect
     from geofix.database.queries.codes import drop_code_set, find_code_set
+    from geofix.database.shard_pieces import clean
 
     with connect() as conn:
         found = find_code_set(conn, name)
@@ -249,4 +293,6 @@ def drop(
             say(f"{name}: {found.cells:,} cells, state {found.state}")
             typer.confirm("Drop it?", abort=True, err=True)
         drop_code_set(conn, found)
+        conn.commit()
+        clean(conn)
     emit({"dropped": name, "cells": found.cells}, as_json=json)

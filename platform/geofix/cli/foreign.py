@@ -40,6 +40,8 @@ def _of_postgres(error: BaseException) -> GeofixError | None:
         return ServiceError(text, hint="Run the same command again, or ask for less.")
     if isinstance(error, psycopg.errors.DiskFull | psycopg.errors.OutOfMemory):
         return SpaceError(text, hint="Give the server space and run the same command again.")
+    if "shard" in text and isinstance(error, psycopg.OperationalError):
+        return ServiceError(text.replace("geofix_shard_", "shard "), hint="Ask `geofix shards check`.")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ServiceError(text, hint="Ask `geofix status`; `geofix up` starts the embedded server.")
     if isinstance(error, psycopg.DataError):

@@ -152,7 +152,6 @@ def regions(
     Example: geofix ingest regions countries.geojson --level country --code-field iso_a3 --name-field name
     """
     from geofix.database.engine import connect
-    from geofix.database.queries.photos import assign_regions
     from geofix.ingest.regions import ingest_regions
 
     with connect() as conn:
@@ -168,8 +167,6 @@ def regions(
             licence=licence,
             attribution=attribution,
         )
-        if result.written:
-            assign_regions(conn, levels=[level])
     emit(result, as_json=json)
 
 

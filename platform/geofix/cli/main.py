@@ -29,6 +29,7 @@ NOUNS = {
     "jobs": "Submit, watch, cancel and retry queued work.",
     "db": "Migrate, check, back up and restore the database.",
     "delete": "Delete photos, data sets or queries with all that was derived from them.",
+    "shards": "Other PostgreSQL servers that hold parts of code sets: add, list, check, remove.",
     "cells": "Count photos and tiles per cell.",
     "partitions": "Cut the earth into classes: build, load, list, show, export and drop.",
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
-import shapely
+import numpy as np
 
 from geofix.codes.complete import complete_codes, completion_norm
-from geofix.codes.fuse import Kappa, Parts, hybrid_vectors
+from geofix.codes.fuse import Kappa
+from geofix.codes.ingredients import Ingredients
+from geofix.codes.plan import Plan
 from geofix.codes.recipes import (
     CellVectors,
     Recipe,
@@ -19,10 +21,12 @@ from geofix.codes.recipes import (
 )
 from geofix.codes.upsample import Upsample
 from geofix.database.engine import Connection
+from geofix.database.queries import code_ranges as queries
 from geofix.database.queries import codes as code_queries
+from geofix.database.queries.code_ranges import CodeBlock
 from geofix.database.queries.models import ModelRow
-from geofix.errors import BadInputError, UsageError
-from geofix.log import get_logger
+from geofix.errors import BadInputError
+from geofix.log import get_logger, progress
 
 __all__ = [
     "CellVectors",
@@ -31,7 +35,10 @@ __all__ = [
     "build_code_set",
     "cellmean_vectors",
     "default_recipe",
+    "finish",
+    "prototype_vectors",
     "publish",
+    "register",
 ]
 
 BLOCK_LEVEL = 9
@@ -52,7 +59,10 @@ def build_code_set(
     upsample: Upsample = "bilinear",
     kappa: Kappa = "fit",
 ) -> dict[str, Any]:
-    """Build and publish one code set; the caller commits.
+    """Build and publish one code set, range by range of its cells; the caller commits.
+
+    The vectors of one range are in memory at a time, 16 bytes for each cell, and where kappa is fitted its
+    similarities with validation photos (`geofix.codes.fuse.Similarities`).
 
     Args:
         conn: Open connection of the writer or owner.
@@ -75,85 +85,95 @@ def build_code_set(
         UsageError: The recipe lacks what it needs, or the name is taken.
         BadInputError: There is nothing to build from.
     """
-    chosen = recipe or default_recipe(conn, model)
-    frozen = model.snapshot_id if snapshot_id is None else snapshot_id
-    if chosen == "cellmean":
-        if frozen is None:
-            raise UsageError("Recipe cellmean needs a snapshot.", hint="Give --snapshot DIR.")
-        made = cellmean_vectors(conn, model, frozen, level)
-        made = made if region_ewkb is None else made.inside(region_ewkb)
-    elif chosen == "aerial":
-        made = aerial_vectors(conn, model, level, region_ewkb=region_ewkb, datasets=datasets)
-        frozen = snapshot_id
-    else:
-        _check_snapshot(model, snapshot_id)
-        made = prototype_vectors(conn, model, level, how=upsample)
-        made = made if region_ewkb is None else made.inside(region_ewkb)
-        if chosen == "hybrid":
-            tiles = aerial_vectors(conn, model, level, region_ewkb=region_ewkb, datasets=datasets)
-            known = {**made.config, **tiles.config}
-            made = hybrid_vectors(conn, model, Parts.of(made, tiles), kappa, frozen)
-            made = replace(made, config={**known, **made.config})
-    if region_ewkb is not None:
-        made = replace(made, config={**made.config, "bounds": _bounds(region_ewkb)})
-    return publish(conn, name, model, chosen, level, made, snapshot_id=frozen)
+    asked = Ingredients.asked(
+        conn,
+        model,
+        recipe=recipe,
+        level=level,
+        snapshot_id=snapshot_id,
+        region_ewkb=region_ewkb,
+        datasets=datasets,
+        upsample=upsample,
+    )
+    plan = asked.plan(kappa)
+    code_set_id = register(conn, name, plan)
+    queries.fill_leaf(conn, code_set_id, plan.dimension, _codes(asked, plan))
+    return finish(conn, name, code_set_id, plan)
+
+
+def _codes(asked: Ingredients, plan: Plan) -> Iterator[CodeBlock]:
+    with progress("codes", plan.cells, "cells") as advance:
+        for span in asked.spans():
+            yield from asked.codes(plan, span)
+            advance(span.cells)
+
+
+def register(conn: Connection, name: str, plan: Plan, calibration: dict[str, Any] | None = None) -> int:
+    """Insert the row of a code set, which is not searched yet; returns its key.
+
+    Raises:
+        UsageError: The name is taken.
+        BadInputError: It has no cell.
+    """
+    if not plan.cells:
+        raise BadInputError(f"Code set {name} would be empty.", hint="Check the region and the snapshot.")
+    return code_queries.insert_code_set(
+        conn,
+        {
+            "name": name,
+            "model_id": plan.model_id,
+            "snapshot_id": plan.snapshot_id,
+            "recipe": plan.recipe,
+            "level": plan.level,
+            "dimension": plan.dimension,
+            "scale": plan.norm,
+            "kappa": plan.kappa,
+            "temperature": plan.temperature,
+            "block_level": min(BLOCK_LEVEL, plan.level),
+            "calibration": calibration or {},
+            "config": plan.config,
+        },
+    )
+
+
+def finish(conn: Connection, name: str, code_set_id: int, plan: Plan) -> dict[str, Any]:
+    """Attach a filled leaf, count its blocks, mark the set ready; the caller commits."""
+    counts = code_queries.publish(conn, code_set_id, min(BLOCK_LEVEL, plan.level))
+    _log.info("code set ready", name=name, recipe=plan.recipe, **counts)
+    return {"recipe": plan.recipe, **counts, "kappa": plan.kappa}
 
 
 def publish(
     conn: Connection,
     name: str,
     model: ModelRow,
-    recipe: str,
+    recipe: Recipe,
     level: int,
     made: CellVectors,
     *,
     snapshot_id: int | None,
 ) -> dict[str, Any]:
-    """Complete the codes, fill a new leaf, count its blocks and mark it ready; the caller commits."""
-    if not len(made.ids):
-        raise BadInputError(f"Code set {name} would be empty.", hint="Check the region and the snapshot.")
+    """Store vectors that are in memory already as a code set; the caller commits."""
     norm = completion_norm(made.vectors, made.bias) if made.norm is None else made.norm
-    completed = complete_codes(made.vectors, made.bias, norm=norm)
-    dimension = completed.shape[1]
-    code_set_id = code_queries.insert_code_set(
-        conn,
-        {
-            "name": name,
-            "model_id": model.model_id,
-            "snapshot_id": snapshot_id,
-            "recipe": recipe,
-            "level": level,
-            "dimension": dimension,
-            "scale": norm,
-            "kappa": made.kappa,
-            "temperature": made.temperature,
-            "block_level": min(BLOCK_LEVEL, level),
-            "calibration": made.calibration,
-            "config": made.config,
-        },
+    plan = Plan(
+        model.model_id,
+        recipe,
+        level,
+        snapshot_id,
+        upsample="bilinear",
+        datasets=None,
+        newest_tile=None,
+        cells=len(made.ids),
+        pictures=0,
+        dimension=made.vectors.shape[1] + 2,
+        norm=norm,
+        kappa=made.kappa,
+        temperature=made.temperature,
+        config=made.config,
     )
-    code_queries.fill_leaf(
-        conn, code_set_id, dimension, made.ids, completed, made.has_prototype, made.has_aerial
-    )
-    counts = code_queries.publish(conn, code_set_id, min(BLOCK_LEVEL, level))
-    _log.info("code set ready", name=name, recipe=recipe, **counts)
-    return {"recipe": recipe, **counts, "kappa": made.kappa}
-
-
-def _check_snapshot(model: ModelRow, snapshot_id: int | None) -> None:
-    """Refuse another snapshot than the model learned from: its validation photos may be what was trained on.
-
-    Raises:
-        UsageError: Names both.
-    """
-    if snapshot_id is None or model.snapshot_id in (None, snapshot_id):
-        return
-    raise UsageError(
-        f"Model {model.name} was trained on snapshot {model.snapshot_id}, not on snapshot {snapshot_id}.",
-        hint="Give the snapshot directory that it was trained on, or none.",
-    )
-
-
-def _bounds(region_ewkb: bytes) -> list[float]:
-    """West, south, east, north of a region: a refresh adds no cell beyond."""
-    return [float(value) for value in shapely.from_wkb(region_ewkb).bounds]
+    code_set_id = register(conn, name, plan, made.calibration)
+    sorted_by_id = made.taken(np.argsort(made.ids, kind="stable"))  # type: ignore[arg-type]
+    codes = complete_codes(sorted_by_id.vectors, sorted_by_id.bias, norm=norm)
+    block = CodeBlock(sorted_by_id.ids, codes, sorted_by_id.has_prototype, sorted_by_id.has_aerial)
+    queries.fill_leaf(conn, code_set_id, plan.dimension, [block])
+    return finish(conn, name, code_set_id, plan)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geofix.codes.embed import EmbedReport, Loader, embed_images
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
+from geofix.database.queries.embed_work import Work, count_work, work_pages
 from geofix.database.queries.leaves import Parent
 from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError
@@ -25,6 +26,7 @@ from geofix.spatial import s2
 
 Kind = Literal["photos", "aerial"]
 _STORE = 1024  # vectors per transaction: what a kill can lose
+_FAILURES = 100  # told; all are in the log
 
 
 @dataclass(frozen=True)
@@ -92,54 +94,52 @@ def embed_all(
     """
     if datasets is not None:
         model_queries.require_datasets(conn, datasets, kind)
-    todo, total = _work(conn, model, kind, datasets, span)
+    work = Work(model.model_id, kind, datasets, span)
+    total, left = count_work(conn, work)
     conn.commit()
     report = EmbedReport()
-    stored = 0
-    if todo:
+    stored, failures = 0, list[tuple[str, str]]()
+    if left:
         used = encoder or load_encoder(model, "ground" if kind == "photos" else "aerial")
         parent: Parent = "photo_embedding" if kind == "photos" else "aerial_embedding"
         batches = embed_images(
             used,
-            todo,
+            _items(conn, model, work),
             batch_size=batch_size,
             workers=workers,
-            total=len(todo),
+            total=left,
             report=report,
             label=f"embed {kind}",
         )
         for rows in _gathered(batches):
             stored += model_queries.add_embeddings(conn, parent, model.model_id, rows)
             conn.commit()
+            failures += _told(report, _FAILURES - len(failures))
+        failures += _told(report, _FAILURES - len(failures))
         model_queries.analyze_embeddings(conn, parent, model.model_id)
         conn.commit()
-    return EmbedResult(
-        stored,
-        total - len(todo),
-        report.failed,
-        round(report.per_second, 1),
-        [(str(key), reason) for key, reason in report.failures[:100]],
-    )
+    return EmbedResult(stored, total - left, report.failed, round(report.per_second, 1), failures)
 
 
-def _work(
-    conn: Connection, model: ModelRow, kind: Kind, datasets: list[str] | None, span: tuple[int, int] | None
-) -> tuple[list[tuple[int, Loader]], int]:
-    """Keys with their loaders, and how many items there are in all."""
-    if kind == "photos":
-        photos, total = model_queries.photos_to_embed(conn, model.model_id, datasets, span)
-        return [(photo_id, _photo_source(uri)) for photo_id, uri in photos], total
-    tiles, total = model_queries.tiles_to_embed(conn, model.model_id, datasets, span)
-    rows = model_queries.raster_rows(conn, sorted({item for tile in tiles for item in tile[3]}))
-    rasters = {
-        key: RasterSource.from_row(uri, cast("SourceKind", kind), crs, reading)
-        for key, uri, kind, crs, reading in rows
-    }
+def _told(report: EmbedReport, most: int) -> list[tuple[str, str]]:
+    """Failures since the last call, at most so many; the rest is in the log."""
+    return [(str(key), reason) for key, reason in report.take_failures()[:most]]
+
+
+def _items(conn: Connection, model: ModelRow, work: Work) -> Iterator[tuple[int, Loader]]:
+    """Keys with their loaders, read page by page."""
     size = load_size(model)
-    return [
-        (tile_id, tile_loader(s2_id, side_m, [rasters[item] for item in raster_ids], size))
-        for tile_id, s2_id, side_m, raster_ids in tiles
-    ], total
+    for page in work_pages(conn, work):
+        if work.kind == "photos":
+            yield from ((photo_id, _photo_source(uri)) for photo_id, _, uri in page)
+            continue
+        rows = model_queries.raster_rows(conn, sorted({item for tile in page for item in tile[3]}))
+        rasters = {
+            key: RasterSource.from_row(uri, cast("SourceKind", kind), crs, reading)
+            for key, uri, kind, crs, reading in rows
+        }
+        for tile_id, s2_id, side_m, raster_ids in page:
+            yield tile_id, tile_loader(s2_id, side_m, [rasters[item] for item in raster_ids], size)
 
 
 def load_size(model: ModelRow) -> int:

@@ -14,6 +14,8 @@ from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries.codes import CodeSet
+from geofix.database.queries.shard_pieces import is_distributed
+from geofix.database.shard_moves import index_pieces
 from geofix.errors import UsageError
 from geofix.log import progress
 
@@ -52,9 +54,12 @@ def build_index(
             f"m = {m}, ef_construction = {ef_construction} is out of range.",
             hint="2 <= m <= 100 and 2 m <= ef_construction <= 1000.",
         )
-    size = code_queries.build_hnsw(
-        conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes, parallel=parallel
-    )
+    if is_distributed(conn, code_set.code_set_id):
+        size = index_pieces(conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes)
+    else:
+        size = code_queries.build_hnsw(
+            conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes, parallel=parallel
+        )
     estimate = code_queries.hnsw_bytes(code_set.cells, code_set.dimension, m)
     return {
         "code_set": code_set.name,

@@ -16,9 +16,9 @@ _CHUNK = 65_536
 def cell_means(
     embeddings: npt.NDArray[Any], s2_ids: npt.ArrayLike, level: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Unit mean vector of each cell.
+    """Unit mean vector of each cell, to the last bit the same whatever other cells are given with it.
 
-    Sums are float64; beyond them and the ids, memory does not grow with the number of photos.
+    Sums are float64, in the order given; beyond them and the ids, memory does not grow with the photos.
 
     Returns:
         Cell ids (c,) in signed order, unit means (c, D), photos per cell (c,).
@@ -35,10 +35,21 @@ def cell_means(
     ids, cell, counts = np.unique(s2.parent(leaves, level), return_inverse=True, return_counts=True)
     sums = np.zeros((len(ids), embeddings.shape[1]))
     order = np.argsort(cell, kind="stable")
-    for first in range(0, len(order), _CHUNK):
-        rows = order[first : first + _CHUNK]
-        starts = np.flatnonzero(np.diff(cell[rows], prepend=-1))
-        sums[cell[rows[starts]]] += np.add.reduceat(embeddings[rows].astype(np.float64), starts, axis=0)
+    # Pieces of one cell, cut from its own first photo on: which photos are summed together is its own affair.
+    pieces = -(-counts // _CHUNK)
+    own = np.repeat(np.arange(len(ids)), pieces)
+    number = np.arange(len(own)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = (np.cumsum(counts) - counts)[own] + _CHUNK * number
+    ends = np.minimum(starts + _CHUNK, np.cumsum(counts)[own])
+    first = 0
+    while first < len(own):
+        last = int(np.searchsorted(ends, starts[first] + _CHUNK, side="right"))
+        rows = order[starts[first] : ends[last - 1]]
+        group = slice(first, last)
+        sums[own[group]] += np.add.reduceat(
+            embeddings[rows].astype(np.float64), starts[group] - starts[first], axis=0
+        )
+        first = last
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     means = sums / np.maximum(lengths, 1e-12)
     return ids, means.astype(np.float32), counts.astype(np.int64)

@@ -1,84 +1,176 @@
-"""What a recipe makes of a model's embeddings: one vector per cell."""
+"""What a recipe makes of a model's embeddings: one vector per cell, for any range of cells or for all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geofix.codes.means import cell_means
-from geofix.codes.upsample import Upsample, upsample
+from geofix.codes.plan import Recipe, Upsample
+from geofix.codes.ranges import RANGE, cut
+from geofix.codes.upsample import brought_down, descendants
+from geofix.codes.vectors import CellVectors, centres_inside, unit
 from geofix.database.engine import Connection
+from geofix.database.queries import code_ranges as queries
 from geofix.database.queries import models as model_queries
 from geofix.database.queries import prototypes as prototype_queries
-from geofix.database.queries import snapshots as snapshot_queries
 from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError, UsageError
 from geofix.spatial import s2
 
-Recipe = Literal["cellmean", "aerial", "prototype", "hybrid"]
+__all__ = [
+    "CellVectors",
+    "Prototypes",
+    "Recipe",
+    "Source",
+    "Tiles",
+    "TrainingPhotos",
+    "aerial_vectors",
+    "cellmean_vectors",
+    "centres_inside",
+    "default_recipe",
+    "prototype_vectors",
+    "unit",
+]
+
+Ints = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Unit vectors of cells, from one kind of thing that a model has embedded or learned."""
+
+    def cells(self) -> tuple[Ints, Ints]:
+        """Cells (n,), ascending, and how many pictures (n,) each is made of.
+
+        Raises:
+            BadInputError: The model has nothing of this kind.
+        """
+        ...
+
+    def read(self, first: int, last: int) -> tuple[CellVectors, int]:
+        """Cells of a closed range, ascending, and the pictures read; vectors are the same in any range."""
+        ...
 
 
 @dataclass(frozen=True)
-class CellVectors:
-    """What a recipe makes: one vector per cell before completion.
+class TrainingPhotos:
+    """Mean embedding of each cell's training photos."""
 
-    Attributes:
-        ids: (n,) S2 ids of one level, unique.
-        vectors: (n, D) codes of any norm.
-        bias: (n,) added to a cell's score.
-        has_prototype: (n,) the cell's photos take part.
-        has_aerial: (n,) the cell's aerial tile takes part.
-        kappa: Weight of the prototype, of a hybrid.
-        temperature: T in units of the score, where it was fitted.
-        calibration: A stored confidence fit.
-        norm: M to complete to, when it is larger than these codes need.
-        config: Kept with the code set: what a refresh needs to make such codes again.
+    conn: Connection
+    model: ModelRow
+    level: int
+    snapshot_id: int
+    region_ewkb: bytes | None = None
+
+    def cells(self) -> tuple[Ints, Ints]:
+        """See `Source.cells`."""
+        leaves = queries.training_leaves(self.conn, self.model, self.snapshot_id)
+        if not len(leaves):
+            raise BadInputError(
+                f"Model {self.model.name} has embedded no training photo of this snapshot.",
+                hint=f"Run `geofix embed photos --model {self.model.name}`.",
+            )
+        ids, counts = np.unique(s2.parent(leaves, self.level), return_counts=True)
+        keep = _inside(ids, self.region_ewkb)
+        return ids[keep], counts[keep].astype(np.int64)
+
+    def read(self, first: int, last: int) -> tuple[CellVectors, int]:
+        """See `Source.read`."""
+        low, high = int(s2.range_of(first)[0]), int(s2.range_of(last)[1])
+        leaves, vectors = queries.training_photos(self.conn, self.model, self.snapshot_id, low, high)
+        return _means(leaves, vectors, self.level, self.region_ewkb, CellVectors.of_photos)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Mean of each cell's aerial embeddings over sources and dates.
+
+    `newest` is the last tile that takes part; None: all.
     """
 
-    ids: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    has_prototype: NDArray[np.bool_]
-    has_aerial: NDArray[np.bool_]
-    kappa: float | None = None
-    temperature: float | None = None
-    calibration: dict[str, Any] = field(default_factory=dict)
-    norm: float | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    conn: Connection
+    model: ModelRow
+    level: int
+    datasets: list[str] | None = None
+    region_ewkb: bytes | None = None
+    newest: int | None = None
 
-    @classmethod
-    def of_photos(cls, ids: NDArray[np.int64], vectors: NDArray[np.float32], **more: Any) -> CellVectors:
-        """Cells whose vectors come from photos alone."""
-        n = len(ids)
-        return cls(ids, vectors, np.zeros(n, np.float32), np.ones(n, bool), np.zeros(n, bool), **more)
+    def cells(self) -> tuple[Ints, Ints]:
+        """See `Source.cells`."""
+        found = queries.tile_ids(self.conn, self.model, self.level, self.datasets, self.newest)
+        ids, counts = np.unique(found, return_counts=True)
+        keep = _inside(ids, self.region_ewkb)
+        if not keep.any():
+            raise self._nothing_here()
+        return ids[keep], counts[keep].astype(np.int64)
 
-    @classmethod
-    def of_tiles(cls, ids: NDArray[np.int64], vectors: NDArray[np.float32], **more: Any) -> CellVectors:
-        """Cells whose vectors come from aerial tiles alone."""
-        n = len(ids)
-        return cls(ids, vectors, np.zeros(n, np.float32), np.zeros(n, bool), np.ones(n, bool), **more)
+    def read(self, first: int, last: int) -> tuple[CellVectors, int]:
+        """See `Source.read`."""
+        cells, vectors = queries.tiles_between(
+            self.conn, self.model, self.level, first, last, self.datasets, self.newest
+        )
+        return _means(cells, vectors, self.level, self.region_ewkb, CellVectors.of_tiles)
 
-    def inside(self, region_ewkb: bytes) -> CellVectors:
-        """The cells whose centre lies in an EWKB region."""
-        return self.taken(centres_inside(self.ids, region_ewkb))
+    def _nothing_here(self) -> BadInputError | UsageError:
+        tiles = model_queries.tile_cells(
+            self.conn, self.model.model_id, region_ewkb=self.region_ewkb, datasets=self.datasets
+        )
+        levels = sorted({tile[2] for tile in tiles})
+        if not levels:
+            return BadInputError(
+                f"Model {self.model.name} has embedded no aerial tile here.",
+                hint=f"Run `geofix ingest aerial` and `geofix embed aerial --model {self.model.name}`.",
+            )
+        known = ", ".join(map(str, levels))
+        return UsageError(
+            f"Aerial tiles stand at level {known}, not at the level {self.level} asked for.",
+            hint=f"Give --level {levels[-1]}.",
+        )
 
-    def taken(self, keep: NDArray[np.bool_]) -> CellVectors:
-        """Some of the cells."""
-        parts = ("ids", "vectors", "bias", "has_prototype", "has_aerial")
-        return replace(self, **{name: getattr(self, name)[keep] for name in parts})
 
+@dataclass(frozen=True)
+class Prototypes:
+    """Prototypes of a trained model, brought to the level of the codes; they consist of no pictures."""
 
-def centres_inside(ids: NDArray[np.int64], region_ewkb: bytes) -> NDArray[np.bool_]:
-    """Whether the centre of each cell (n,) lies in a region or on its border."""
-    region = shapely.from_wkb(region_ewkb)
-    shapely.prepare(region)
-    lon, lat = s2.center(ids)
-    return np.asarray(shapely.intersects_xy(region, lon, lat), dtype=bool)
+    conn: Connection
+    model: ModelRow
+    level: int
+    how: Upsample = "bilinear"
+    region_ewkb: bytes | None = None
+
+    def cells(self) -> tuple[Ints, Ints]:
+        """See `Source.cells`."""
+        learned, _ = prototype_queries.prototype_cells(self.conn, self.model)
+        if not len(learned):
+            raise BadInputError(
+                f"Model {self.model.name} has no prototypes.",
+                hint="Register a model that was trained with them, or use recipe aerial or cellmean.",
+            )
+        ids = descendants(learned, self.level)
+        ids = ids[_inside(ids, self.region_ewkb)]
+        return ids, np.zeros(len(ids), np.int64)
+
+    def read(self, first: int, last: int) -> tuple[CellVectors, int]:
+        """See `Source.read`; also read are the prototypes around the range, which interpolation needs."""
+        own = prototype_queries.prototype_level(self.conn, self.model.model_id)
+        assert own is not None
+        ends = np.array([first, last], np.int64)
+        low, high = (ends if own == self.level else s2.parent(ends, own)).tolist()
+        ids, stored = queries.prototypes_between(self.conn, self.model, low, high)
+        cells = descendants(ids, self.level)
+        cells = cells[(cells >= first) & (cells <= last)]
+        cells = cells[_inside(cells, self.region_ewkb)]
+        if self.how == "bilinear" and own < self.level and len(ids):
+            around = np.unique(s2.neighbors(ids))
+            around = around[(around != 0) & ((around < low) | (around > high))]
+            near, more = prototype_queries.read_prototypes(self.conn, self.model, around)
+            order = np.argsort(np.concatenate([ids, near]))
+            ids, stored = np.concatenate([ids, near])[order], np.concatenate([stored, more])[order]
+        return CellVectors.of_photos(cells, brought_down(ids, unit(stored), cells, self.how)), 0
 
 
 def default_recipe(conn: Connection, model: ModelRow) -> Recipe:
@@ -93,17 +185,8 @@ def default_recipe(conn: Connection, model: ModelRow) -> Recipe:
 
 
 def cellmean_vectors(conn: Connection, model: ModelRow, snapshot_id: int, level: int) -> CellVectors:
-    """Mean embedding of each cell's training photos, normalised."""
-    photo_ids, vectors = model_queries.read_split_embeddings(conn, model, snapshot_id, ["train"])
-    if not len(photo_ids):
-        raise BadInputError(
-            f"Model {model.name} has embedded no training photo of this snapshot.",
-            hint=f"Run `geofix embed photos --model {model.name}`.",
-        )
-    photos = snapshot_queries.snapshot_photos(conn, snapshot_id, ["train"])
-    leaf_ids = photos.set_index("photo_id").loc[photo_ids, "s2_id"].to_numpy(np.int64)
-    ids, means, _ = cell_means(vectors, leaf_ids, level)
-    return CellVectors.of_photos(ids, means)
+    """Mean embedding of each cell's training photos, normalised: all cells at once."""
+    return _all(TrainingPhotos(conn, model, level, snapshot_id))
 
 
 def aerial_vectors(
@@ -114,44 +197,37 @@ def aerial_vectors(
     region_ewkb: bytes | None = None,
     datasets: list[str] | None = None,
 ) -> CellVectors:
-    """Mean of each cell's aerial embeddings over sources and dates, normalised."""
-    tiles = model_queries.tile_cells(conn, model.model_id, region_ewkb=region_ewkb, datasets=datasets)
-    if not tiles:
-        raise BadInputError(
-            f"Model {model.name} has embedded no aerial tile here.",
-            hint=f"Run `geofix ingest aerial` and `geofix embed aerial --model {model.name}`.",
-        )
-    cells = [tile for tile in tiles if tile[2] == level]
-    if not cells:
-        levels = sorted({tile[2] for tile in tiles})
-        raise UsageError(
-            f"Aerial tiles stand at level {', '.join(map(str, levels))}, not at the level {level} asked for.",
-            hint=f"Give --level {levels[-1]}.",
-        )
-    tile_ids, vectors = model_queries.read_tile_embeddings(conn, model)
-    s2_of = {tile: s2_id for tile, s2_id, _ in cells}
-    keep = np.isin(tile_ids, np.fromiter(s2_of, np.int64))
-    tile_s2 = np.array([s2_of[int(tile)] for tile in tile_ids[keep]], np.int64)
-    ids, means, _ = cell_means(vectors[keep], tile_s2, level)
-    return CellVectors.of_tiles(ids, means, config={} if datasets is None else {"datasets": datasets})
+    """Mean of each cell's aerial embeddings over sources and dates, normalised: all cells at once."""
+    made = _all(Tiles(conn, model, level, datasets, region_ewkb))
+    return replace(made, config={} if datasets is None else {"datasets": datasets})
 
 
 def prototype_vectors(
     conn: Connection, model: ModelRow, level: int, *, how: Upsample = "bilinear"
 ) -> CellVectors:
-    """Prototypes of a trained model, brought to the level of the codes."""
-    ids, stored = prototype_queries.read_prototypes(conn, model)
-    if not len(ids):
-        raise BadInputError(
-            f"Model {model.name} has no prototypes.",
-            hint="Register a model that was trained with them, or use recipe aerial or cellmean.",
-        )
-    cells, vectors = upsample(ids, unit(stored), level, how)
-    return CellVectors.of_photos(cells, vectors, config={"upsample": how})
+    """Prototypes of a trained model, brought to the level of the codes: all cells at once."""
+    return replace(_all(Prototypes(conn, model, level, how)), config={"upsample": how})
 
 
-def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows of fp16 unit vectors (n, D), whose length rounding left at 1 +- 5e-4, as float32 of length 1."""
-    full = vectors.astype(np.float32)
-    full /= np.linalg.norm(full, axis=1, keepdims=True)
-    return full
+def _all(source: Source) -> CellVectors:
+    parts = [source.read(span.first, span.last)[0] for span in cut(*source.cells(), RANGE)]
+    return CellVectors(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.bias for part in parts]),
+        np.concatenate([part.has_prototype for part in parts]),
+        np.concatenate([part.has_aerial for part in parts]),
+    )
+
+
+def _means(
+    leaves: Ints, vectors: NDArray[np.float16], level: int, region_ewkb: bytes | None, made_of: Any
+) -> tuple[CellVectors, int]:
+    ids, means, counts = cell_means(vectors, leaves, level)
+    keep = _inside(ids, region_ewkb)
+    made: CellVectors = made_of(ids[keep], means[keep])
+    return made, int(counts[keep].sum())
+
+
+def _inside(ids: Ints, region_ewkb: bytes | None) -> NDArray[np.bool_]:
+    return np.ones(len(ids), bool) if region_ewkb is None else centres_inside(ids, region_ewkb)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
+from geofix.codes.plan import Upsample
 from geofix.errors import UsageError
 from geofix.spatial import s2
 from geofix.spatial.frames import bilinear_weights
 
-Upsample = Literal["copy", "bilinear"]
+__all__ = ["Upsample", "brought_down", "descendants", "interpolate", "upsample"]
 
 _CHUNK = 32_768
 _SHORTEST = 1e-3  # a weighted sum of unit vectors below this length has no direction to speak of
@@ -56,14 +55,36 @@ def upsample(
         Cells (m,), ascending, and unit vectors (m, D).
     """
     cells = descendants(ids, level)
-    rows = np.repeat(np.arange(len(ids)), len(cells) // max(1, len(ids)))
-    if how == "copy" or len(cells) == len(ids):
-        return cells, vectors[rows]
+    return cells, brought_down(ids, vectors, cells, how)
+
+
+def brought_down(
+    ids: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+    cells: npt.NDArray[np.int64],
+    how: Upsample,
+) -> npt.NDArray[np.float32]:
+    """Unit vectors (m, D) of some of the cells below prototypes, the same ones as of all.
+
+    Args:
+        ids: (n,) prototype cells of one level, ascending: the parents of `cells`, and for `bilinear` those of
+            the parents' eight neighbours that have a prototype.
+        vectors: (n, D) unit vectors.
+        cells: (m,) cells of one level.
+        how: As in `upsample`.
+    """
+    if not len(cells):
+        return np.zeros((0, vectors.shape[1]), np.float32)
+    own = int(s2.level(ids[0]))
+    same = own == int(s2.level(cells[0]))
+    rows = np.searchsorted(ids, cells if same else s2.parent(cells, own))
+    if how == "copy" or same:
+        return vectors[rows]
     made = np.empty((len(cells), vectors.shape[1]), np.float32)
     for first in range(0, len(cells), _CHUNK):
         part = slice(first, first + _CHUNK)
         made[part] = interpolate(ids, vectors, cells[part], rows[part])
-    return cells, made
+    return made
 
 
 def interpolate(

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from geofix.database.embedded.binaries import find_postgres
+from geofix.database.restore_home import holds_foreign_tables, restore_home
 from geofix.errors import BadInputError, ServiceError, UsageError
 from geofix.settings import Settings
 from geofix.storage import require_free
@@ -19,8 +20,9 @@ SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c J
 WHERE n.nspname IN ('geofix', 'geofix_leaf') AND c.relkind = 'r'
 """
 FOREIGN_LEAVES = """
-SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname IN ('geofix', 'geofix_leaf') AND c.relkind = 'f' ORDER BY 1
+SELECT c.relname, s.srvname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver
+WHERE n.nspname IN ('geofix', 'geofix_leaf') ORDER BY 1
 """
 HAS_SCHEMA = "SELECT to_regnamespace('geofix') IS NOT NULL AND to_regclass('geofix.dataset') IS NOT NULL"
 
@@ -43,12 +45,13 @@ def backup(url: str, file: Path, settings: Settings, *, include_foreign: bool = 
         raise UsageError(f"{file} exists.", hint="Give a new file name; backups are never overwritten.")
     with psycopg.connect(url) as conn:
         size = conn.execute(SIZE).fetchone()
-        foreign = [row[0] for row in conn.execute(FOREIGN_LEAVES)]
-        servers = [row[0] for row in conn.execute("SELECT srvname FROM pg_foreign_server ORDER BY 1")]
+        found = conn.execute(FOREIGN_LEAVES).fetchall()
+    foreign, servers = [row[0] for row in found], sorted({row[1] for row in found})
     if foreign and not include_foreign:
         raise UsageError(
             f"{len(foreign)} leaves live on other servers ({', '.join(foreign[:3])} ...).",
-            hint="Give --include-foreign to dump their rows too; without them the backup would not be whole.",
+            hint="Give --include-foreign to dump their rows too; without them the backup would not be whole. Restored, "
+            "they are at home on the new server.",
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     require_free(file.parent, int(size[0]) if size else 0, settings)
@@ -87,9 +90,14 @@ def restore(url: str, file: Path, settings: Settings) -> None:
                 f"Database {conn.info.dbname} already holds geofix tables.",
                 hint="Restore into an empty database: nothing is ever overwritten.",
             )
+    binaries = find_postgres(settings)
+    if holds_foreign_tables(binaries.program("pg_restore"), file):
+        target, environment = _target(url)
+        restore_home(binaries.program("pg_restore"), binaries.program("psql"), file, target, environment)
+        return
     _run(
         [
-            str(find_postgres(settings).program("pg_restore")),
+            str(binaries.program("pg_restore")),
             "--single-transaction",
             "--exit-on-error",
             "--no-owner",
@@ -99,14 +107,20 @@ def restore(url: str, file: Path, settings: Settings) -> None:
     )
 
 
-def _run(command: list[str], url: str) -> None:
-    """Run a tool on a database; a password goes by the environment, where other users do not see it."""
+def _target(url: str) -> tuple[str, dict[str, str]]:
+    """Connection string without the password, and an environment with it."""
     parts = conninfo_to_dict(url)
     password = parts.pop("password", None)
-    environment = {**os.environ, **({} if password is None else {"PGPASSWORD": str(password)})}
+    secret = {} if password is None else {"PGPASSWORD": str(password)}
+    return make_conninfo("", **parts), {**os.environ, **secret}
+
+
+def _run(command: list[str], url: str) -> None:
+    """Run a tool on a database; a password goes by the environment, where other users do not see it."""
+    target, environment = _target(url)
     tool, *rest = command
     done = subprocess.run(
-        [tool, f"--dbname={make_conninfo('', **parts)}", *rest],
+        [tool, f"--dbname={target}", *rest],
         capture_output=True,
         text=True,
         check=False,

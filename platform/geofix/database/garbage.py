@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
 
-from geofix.database import leftovers
+from geofix.database import leftovers, shard_pieces
 from geofix.database.engine import Connection
-from geofix.database.queries import codes, localizations
+from geofix.database.queries import code_ranges, codes, localizations
 from geofix.database.queries import garbage as queries
 from geofix.errors import TransientError
 from geofix.settings import Settings
@@ -82,19 +82,27 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
             codes.drop_code_set(conn, codes.find_code_set(conn, name))
             conn.commit()
         yield Item(f"code set left {stage}", name, 0, int(size), state)
+    for table, about, size in code_ranges.unfinished(conn, grace):
+        if not dry_run:
+            code_ranges.drop_unfinished(conn, table)
+            conn.commit()
+        yield Item("codes left in the making", table, int(about), int(size), state)
     for evaluation_id, name, photos in queries.unfinished_evaluations(conn, grace):
         if not dry_run:
             queries.delete_evaluation(conn, evaluation_id)
             conn.commit()
         yield Item("evaluation left in the making", name, int(photos), 0, state)
     for leaf in queries.orphan_leaves(conn):
-        if leaf.foreign:
+        if leaf.foreign and not leaf.is_piece:
             note = "it lives on another server"
             yield Item("orphan leaf", leaf.name, 0, 0, "kept", note)
             continue
         if not dry_run:
             queries.drop_orphan(conn, leaf)
         yield Item("orphan leaf", leaf.name, 0, leaf.bytes, state)
+    tables = 0 if dry_run else shard_pieces.clean(conn)
+    if tables:
+        yield Item("tables of dropped codes on shards", f"{tables} tables", 0, 0, state)
     lost = queries.lost_embeddings(conn)
     if lost and not dry_run:
         queries.delete_lost_embeddings(conn)

@@ -19,7 +19,7 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 from geofix.database.cluster import database_url
-from geofix.database.engine import Connection, check_once
+from geofix.database.engine import PARTIAL_ANSWERS, Connection, check_once
 from geofix.database.queries.ownership import Licence, licences
 from geofix.database.urls import without_secret
 from geofix.errors import GeofixError, ServiceError, UsageError
@@ -154,6 +154,8 @@ def ask(
     try:
         check_once(conn, url)
         conn.execute(SEARCH_PATH)
+        if settings.partial_answers:
+            conn.execute(PARTIAL_ANSWERS)
         conn.commit()
         conn.read_only = True
         with clock.running():

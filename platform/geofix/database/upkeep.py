@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from pgvector.psycopg import register_vector
 
 from geofix.database.backup import backup, restore
 from geofix.database.migrate import head_revision, migrate
 from geofix.database.queries.leaves import orphan_leaves
+from geofix.database.queries.shards import moves_under_way
+from geofix.database.restore_home import AT_HOME
+from geofix.database.shard_moves import distribute
+from geofix.database.shards import HERE
 from geofix.database.sqlfiles import drift
 from geofix.database.versions import Check, check_versions
 from geofix.settings import Settings
@@ -40,7 +45,7 @@ def migrate_safely(url: str, settings: Settings, *, backup_to: Path | None) -> d
             if rows is not None and rows[0] and behind:
                 saved = backup_to
     if saved is not None:
-        backup(url, saved, settings)
+        backup(url, saved, settings, include_foreign=True)
     result = migrate(url)
     return {
         "before": result.before,
@@ -53,14 +58,20 @@ def migrate_safely(url: str, settings: Settings, *, backup_to: Path | None) -> d
 def restore_and_migrate(url: str, file: Path, settings: Settings) -> dict[str, Any]:
     """Fill an empty database from a dump, then bring it to this version.
 
-    A dump holds neither the grants on the database nor the default privileges; migrating sets them again.
+    A dump holds neither the grants on the database nor the default privileges; migrating sets them again. Code sets
+    that were distributed are put together and indexed on this server.
 
     Returns:
-        before and after: the revision of the dump and that of this version.
+        before and after: the revision of the dump and that of this version; came_home: code sets put together.
     """
     restore(url, file, settings)
     result = migrate(url)
-    return {"before": result.before, "after": result.after}
+    with psycopg.connect(url) as conn:
+        register_vector(conn)
+        names = [row[0] for row in conn.execute(AT_HOME)]
+        for name in names:
+            distribute(conn, name, [HERE])
+    return {"before": result.before, "after": result.after, "came_home": names}
 
 
 def check_database(conn: psycopg.Connection[Any]) -> list[Check]:
@@ -77,6 +88,11 @@ def check_database(conn: psycopg.Connection[Any]) -> list[Check]:
             "Build them again: `geofix codes index --code-set NAME`.",
         ),
         _none("leaves without a parent", orphan_leaves(conn), "Run `geofix gc`."),
+        _none(
+            "moves to shards under way",
+            moves_under_way(conn),
+            "Run `geofix codes distribute` again as before, or with --cancel.",
+        ),
         _none("unfinished code sets", [row[0] for row in conn.execute(UNFINISHED)], "Run `geofix gc`."),
         _none(
             "stale code sets",

@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError
 from geofix.database.engine import Connection
 from geofix.database.queries import regions as queries
 from geofix.database.queries.aerial import Reject, add_rejects, ensure_source
-from geofix.database.queries.photos import assign_regions
+from geofix.database.queries.photo_regions import reassign_changed
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.imagery.footprints import keep_polygons, repair
 from geofix.ingest.formats.base import printable
@@ -116,10 +116,10 @@ def ingest_regions(
     add_rejects(conn, dataset_id, "region", rejects)
     for reject in rejects:
         result.reasons[reject.reason] = result.reasons.get(reject.reason, 0) + 1
-    result.loaded, result.repaired, result.written = counts.staged, counts.repaired, counts.written
+    result.loaded, result.repaired, result.written = counts.staged, counts.repaired, len(counts.written)
     result.rejected = len(rejects)
-    if result.written:
-        assign_regions(conn, levels=[level])
+    if counts.written:
+        reassign_changed(conn, level, counts.written)
     _log.info("regions", file=label, loaded=result.loaded, rejected=result.rejected)
     return result
 

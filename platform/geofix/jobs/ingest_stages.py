@@ -93,12 +93,8 @@ class IngestRegions(Specification):
         """Load in one transaction, which ends with the job."""
         from dataclasses import asdict
 
-        from geofix.database.queries.photos import assign_regions
         from geofix.ingest.regions import ingest_regions
 
         given = self.model_dump(exclude={"kind", "what"})
         given["dataset"] = self.dataset or self.path.name.split(".")[0]
-        result = ingest_regions(work.conn, **given)
-        if result.written:
-            assign_regions(work.conn, levels=[self.level])
-        return asdict(result)
+        return asdict(ingest_regions(work.conn, **given))

@@ -114,6 +114,8 @@ def register(cls: type[Spec]) -> type[Spec]:
 
 
 MODULES = (
+    "codes_stage",
+    "distribute_stage",
     "embed_stage",
     "evaluate_stage",
     "ingest_stages",

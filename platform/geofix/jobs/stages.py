@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from geofix.database.queries.codes import CodeSet, find_code_set
 from geofix.errors import NotFoundError
@@ -47,55 +47,6 @@ class Snapshot(Specification):
         except NotFoundError:
             return True
         return False
-
-
-@register
-class Codes(Specification):
-    """Build one code set, all or nothing, and with `calibrate` fit its probabilities too."""
-
-    kind: Literal["codes"] = "codes"
-    model: str
-    code_set: str
-    recipe: Literal["cellmean", "aerial", "prototype", "hybrid"] | None = None
-    level: Level = 16
-    snapshot: AbsolutePath | None = None
-    region: str | None = None
-    upsample: Literal["copy", "bilinear"] = "bilinear"
-    kappa: Literal["fit"] | Annotated[float, Field(ge=0)] = "fit"
-    calibrate: bool = False
-
-    @model_validator(mode="after")
-    def _has_its_snapshot(self) -> Self:
-        if self.snapshot is None and (self.recipe == "cellmean" or self.calibrate):
-            need = "calibrate" if self.calibrate else f"recipe {self.recipe}"
-            raise ValueError(f"snapshot is missing, which {need} needs")
-        return self
-
-    def run(self, work: Work) -> dict[str, Any]:
-        """Build in one transaction, which ends with the job."""
-        from geofix.codes.build import build_code_set
-        from geofix.database.queries.models import find_model
-        from geofix.ingest.region_text import region_ewkb
-        from geofix.localize.calibrate import calibrate_code_set
-        from geofix.snapshots.build import stored_snapshot
-
-        conn = work.conn
-        frozen = None if self.snapshot is None else stored_snapshot(conn, self.snapshot).snapshot_id
-        result: dict[str, Any] = build_code_set(
-            conn,
-            name=self.code_set,
-            model=find_model(conn, self.model),
-            recipe=self.recipe,
-            level=self.level,
-            snapshot_id=frozen,
-            region_ewkb=None if self.region is None else region_ewkb(conn, self.region),
-            upsample=self.upsample,
-            kappa=self.kappa,
-        )
-        if self.calibrate and frozen is not None:
-            found = calibrate_code_set(conn, find_code_set(conn, self.code_set), frozen)
-            result["calibration"] = found
-        return {"code_set": self.code_set, **result}
 
 
 @register

@@ -39,6 +39,11 @@ BEGIN
   END LOOP;
 END $$
 """
+# For code sets over several servers; part of PostgreSQL, though some systems package it apart. Whoever may use it can
+# make servers, but no mapping without a password: that stays with superusers.
+WRAPPER_AVAILABLE = "SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"
+CREATE_WRAPPER = "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public"
+GRANT_WRAPPER = "GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {owner}"
 UPDATE_EXTENSION = "ALTER EXTENSION {extension} UPDATE"
 
 
@@ -82,4 +87,7 @@ def create_extensions(conn: Connection) -> None:
             continue
         command = UPDATE_EXTENSION if name in installed else CREATE_EXTENSION
         conn.execute(sql.SQL(command).format(extension=sql.Identifier(name)))
+    if conn.execute(WRAPPER_AVAILABLE).fetchone() is not None:
+        conn.execute(CREATE_WRAPPER)
+        conn.execute(sql.SQL(GRANT_WRAPPER).format(owner=sql.Identifier(ROLES["owner"])))
     conn.execute(REVOKE_WRITERS)

@@ -13,14 +13,15 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from geofix.database.bulk import copy_rows, read_vectors, vector_rows
+from geofix.database.bulk import read_vectors
 from geofix.database.engine import Connection
 from geofix.database.queries import leaves
 from geofix.errors import NotFoundError, SpaceError, UsageError
 
 FIND = "SELECT * FROM geofix.code_set WHERE name = %(name)s"
 LIST = """
-SELECT s.*, m.name AS model, pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || s.code_set_id)) AS total_bytes,
+SELECT s.*, m.name AS model,
+       coalesce(nullif(pg_total_relation_size(to_regclass('geofix_leaf.cell_code_' || s.code_set_id)), 0), s.bytes) AS total_bytes,
        (SELECT recall FROM geofix.recall_check r WHERE r.code_set_id = s.code_set_id ORDER BY checked_at DESC LIMIT 1) AS recall
 FROM geofix.code_set s JOIN geofix.model m USING (model_id) ORDER BY s.created_at
 """
@@ -140,26 +141,34 @@ def list_code_sets(conn: Connection) -> list[dict[str, Any]]:
         return cursor.execute(LIST).fetchall()
 
 
+def require_free(conn: Connection, name: str) -> None:
+    """Refuse a name that a code set has.
+
+    Raises:
+        UsageError: It is taken.
+    """
+    if conn.execute(FIND, {"name": name}).fetchone() is not None:
+        raise _taken(name)
+
+
+def _taken(name: str) -> UsageError:
+    return UsageError(
+        f"A code set named {name!r} exists.", hint="Choose another name or `geofix codes drop` it."
+    )
+
+
 def insert_code_set(conn: Connection, values: Mapping[str, Any]) -> int:
     """Register a code set in state `building`; returns its id.
 
     Raises:
         UsageError: The name is taken.
     """
-    with conn.cursor() as cursor:
-        taken = UsageError(
-            f"A code set named {values['name']!r} exists.",
-            hint="Choose another name or `geofix codes drop` it.",
-        )
-        if cursor.execute(FIND, {"name": values["name"]}).fetchone() is not None:
-            raise taken
-        try:
-            row = cursor.execute(
-                INSERT,
-                {**values, "calibration": Jsonb(values["calibration"]), "config": Jsonb(values["config"])},
-            ).fetchone()
-        except psycopg.errors.UniqueViolation as error:  # another session was faster
-            raise taken from error
+    require_free(conn, values["name"])
+    document = {key: Jsonb(values[key]) for key in ("calibration", "config")}
+    try:
+        row = conn.execute(INSERT, {**values, **document}).fetchone()
+    except psycopg.errors.UniqueViolation as error:  # another session was faster
+        raise _taken(values["name"]) from error
     assert row is not None
     return int(row[0])
 
@@ -184,46 +193,6 @@ def drop_replaced(conn: Connection, name: str) -> int:
         drop_code_set(conn, find_code_set(conn, old))
         conn.commit()
     return len(names)
-
-
-def fill_leaf(
-    conn: Connection,
-    code_set_id: int,
-    dimension: int,
-    ids: NDArray[np.int64],
-    codes: NDArray[np.floating[Any]],
-    has_prototype: NDArray[np.bool_],
-    has_aerial: NDArray[np.bool_],
-) -> int:
-    """Create the stand-alone leaf and COPY codes into it, in S2 order.
-
-    Args:
-        conn: Open connection; the caller commits.
-        code_set_id: Key of the code set.
-        dimension: D + 2.
-        ids: (n,) S2 ids in any order, unique.
-        codes: (n, D + 2) completed codes of unit norm.
-        has_prototype: (n,) flags.
-        has_aerial: (n,) flags.
-    """
-    leaf = leaves.create_leaf(conn, "cell_code", code_set_id, dimension)
-    order = np.argsort(ids, kind="stable")
-    rows = (
-        (code_set_id, *row)
-        for row in vector_rows(
-            ids[order], codes[order], has_prototype[order].tolist(), has_aerial[order].tolist()
-        )
-    )
-    columns = {
-        "code_set_id": "int8",
-        "s2_id": "int8",
-        "code": "halfvec",
-        "has_prototype": "bool",
-        "has_aerial": "bool",
-    }
-    sent = copy_rows(conn, leaf, columns, rows)
-    leaves.index_leaf_keys(conn, "cell_code", code_set_id)
-    return sent
 
 
 def publish(conn: Connection, code_set_id: int, block_level: int) -> dict[str, int]:
@@ -287,11 +256,15 @@ def build_hnsw(
     )
     size = leaves.leaf_bytes(conn, "cell_code", code_set.code_set_id)
     parameters = {"method": "hnsw", "m": m, "ef_construction": ef_construction, "estimated_bytes": need}
-    conn.execute(
-        SET_INDEX,
-        {"code_set_id": code_set.code_set_id, "parameters": Jsonb(parameters), "bytes": size},
-    )
+    set_index(conn, code_set.code_set_id, parameters, size)
     return size
+
+
+def set_index(conn: Connection, code_set_id: int, parameters: Mapping[str, Any], size: int) -> None:
+    """Note by which parameters an index was built, and the bytes of the codes with it."""
+    conn.execute(
+        SET_INDEX, {"code_set_id": code_set_id, "parameters": Jsonb(dict(parameters)), "bytes": size}
+    )
 
 
 def search(

@@ -27,15 +27,20 @@ WHERE e.config ? 'in_the_making' AND e.created_at < now() - %(grace)s::interval
                     AND j.state IN ('queued', 'running', 'lost', 'paused')) ORDER BY e.name
 """
 DELETE_EVALUATION = "DELETE FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
-# A leaf is named after its parent row. Code sets are listed above while they have a row.
+# A leaf is named after its parent row. Code sets are listed above while they have a row; codes that jobs collect,
+# in `code_ranges`.
 LEAVES = """
 SELECT c.relname, c.relkind = 'f', c.relispartition, pg_total_relation_size(c.oid)
 FROM pg_class c
-WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f') ORDER BY 1
+WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f')
+  AND NOT starts_with(c.relname, 'cell_code_making_')
+  AND NOT EXISTS (SELECT FROM geofix.shard_move m
+                  WHERE starts_with(c.relname, format('cell_code_%s_%s_', m.code_set_id, m.generation))) ORDER BY 1
 """
 MODEL_IDS = "SELECT model_id FROM geofix.model"
 CODE_SET_IDS = "SELECT code_set_id FROM geofix.code_set"
 DROP_TABLE = "DROP TABLE IF EXISTS {leaf}"
+DROP_FOREIGN = "DROP FOREIGN TABLE IF EXISTS {leaf}"
 # Bytes are those of the vectors; the space is used again after the vacuum below.
 LOST_EMBEDDINGS = {
     "photo_embedding": """
@@ -92,6 +97,7 @@ ORDER BY 1
 VACUUM = "VACUUM (ANALYZE) {leaf}"
 SIZE = "SELECT pg_total_relation_size(to_regclass(%(leaf)s))"
 
+_PIECE = re.compile(r"cell_code_\d+_\d+_\d+$")
 _LEAF = re.compile(rf"({'|'.join(get_args(leaves.Parent))})_(\d+)$")
 
 
@@ -103,6 +109,11 @@ class Leaf(NamedTuple):
     parent_id: int
     foreign: bool
     bytes: int
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether it was a piece of a distributed code set; what a shard holds of it is removed by another step."""
+        return _PIECE.match(self.name) is not None
 
 
 def lock(conn: Connection) -> bool:
@@ -153,7 +164,11 @@ def drop_orphan(conn: Connection, leaf: Leaf) -> None:
     if leaf.parent is not None:
         leaves.drop_leaf(conn, leaf.parent, leaf.parent_id)
     else:
-        conn.execute(sql.SQL(DROP_TABLE).format(leaf=sql.Identifier("geofix_leaf", leaf.name)))
+        conn.execute(
+            sql.SQL(DROP_FOREIGN if leaf.foreign else DROP_TABLE).format(
+                leaf=sql.Identifier("geofix_leaf", leaf.name)
+            )
+        )
         conn.commit()
 
 

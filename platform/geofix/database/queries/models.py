@@ -44,36 +44,6 @@ UNKNOWN_DATASETS = """
 SELECT u.name FROM unnest(%(datasets)s::text[]) AS u(name)
 WHERE NOT EXISTS (SELECT FROM geofix.dataset d WHERE d.name = u.name AND d.kind = %(kind)s) ORDER BY 1
 """
-PHOTOS_TO_EMBED = """
-SELECT p.photo_id, p.uri FROM geofix.photo_record p
-WHERE p.uri IS NOT NULL
-  AND (%(datasets)s::text[] IS NULL
-       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
-  AND NOT EXISTS (SELECT 1 FROM geofix.photo_embedding e WHERE e.model_id = %(model_id)s AND e.photo_id = p.photo_id)
-ORDER BY p.s2_id, p.photo_id
-"""
-TILES_TO_EMBED = """
-SELECT t.aerial_tile_id, t.s2_id, t.side_m, t.aerial_raster_ids FROM geofix.aerial_tile t
-WHERE (%(datasets)s::text[] IS NULL
-       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
-  AND NOT EXISTS (SELECT 1 FROM geofix.aerial_embedding e
-                  WHERE e.model_id = %(model_id)s AND e.aerial_tile_id = t.aerial_tile_id)
-ORDER BY t.s2_id, t.aerial_tile_id
-"""
-COUNT_PHOTOS = """
-SELECT count(*) FROM geofix.photo_record p WHERE p.uri IS NOT NULL
-  AND (%(datasets)s::text[] IS NULL
-       OR p.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR p.s2_id BETWEEN %(first)s AND %(last)s)
-"""
-COUNT_TILES = """
-SELECT count(*) FROM geofix.aerial_tile t
-WHERE (%(datasets)s::text[] IS NULL
-       OR t.dataset_id IN (SELECT dataset_id FROM geofix.dataset WHERE name = ANY (%(datasets)s)))
-  AND (%(first)s::bigint IS NULL OR t.s2_id BETWEEN %(first)s AND %(last)s)
-"""
 RASTERS = """
 SELECT aerial_raster_id, uri, kind, crs, reading FROM geofix.aerial_raster WHERE aerial_raster_id = ANY (%(ids)s)
 """
@@ -237,28 +207,6 @@ def require_datasets(conn: Connection, datasets: list[str], kind: str) -> None:
             f"No data set of kind {kind} is named {', '.join(map(repr, unknown))}.",
             hint='Ask `geofix sql "SELECT name, kind FROM dataset"`.',
         )
-
-
-def photos_to_embed(
-    conn: Connection, model_id: int, datasets: list[str] | None, span: tuple[int, int] | None = None
-) -> tuple[list[tuple[int, str]], int]:
-    """Photos (id, uri) that the model has not embedded yet, in S2 order, and how many there are in all."""
-    first, last = span or (None, None)
-    key = {"model_id": model_id, "datasets": datasets, "first": first, "last": last}
-    total = conn.execute(COUNT_PHOTOS, key).fetchone()
-    assert total is not None
-    return conn.execute(PHOTOS_TO_EMBED, key).fetchall(), int(total[0])
-
-
-def tiles_to_embed(
-    conn: Connection, model_id: int, datasets: list[str] | None, span: tuple[int, int] | None = None
-) -> tuple[list[tuple[int, int, float, list[int]]], int]:
-    """Aerial tiles (id, s2_id, side_m, raster ids) not embedded yet, in S2 order, and how many in all."""
-    first, last = span or (None, None)
-    key = {"model_id": model_id, "datasets": datasets, "first": first, "last": last}
-    total = conn.execute(COUNT_TILES, key).fetchone()
-    assert total is not None
-    return conn.execute(TILES_TO_EMBED, key).fetchall(), int(total[0])
 
 
 def raster_rows(conn: Connection, ids: list[int]) -> list[tuple[int, str, str, str, dict[str, Any]]]:

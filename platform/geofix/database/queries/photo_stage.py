@@ -100,7 +100,7 @@ SELECT DISTINCT %(dataset_id)s::int8, sequence_key FROM photo_stage WHERE sequen
 ON CONFLICT DO NOTHING
 """
 
-# A photo that moved loses its regions here and gets new ones from ASSIGN_INSIDE.
+# A photo that moved loses its regions here and gets new ones from photo_regions.
 DELETE_MOVED_REGIONS = """
 DELETE FROM photo_region r USING photo_record p, photo_stage s
 WHERE r.photo_id = p.photo_id AND p.dataset_id = %(dataset_id)s AND p.source_key = s.source_key

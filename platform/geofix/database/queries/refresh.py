@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from geofix.database.bulk import copy_rows, read_columns, read_vectors, vector_rows
+from geofix.database.bulk import copy_arrays, read_columns, read_vectors
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import leaves
@@ -167,14 +167,13 @@ def write_successor(
     )
     conn.execute(STAGE)
     order = np.argsort(ids, kind="stable")
-    flags = (has_prototype[order].tolist(), has_aerial[order].tolist())
-    copy_rows(
+    copy_arrays(
         conn,
         "pg_temp.refreshed_code",
         {"s2_id": "int8", "code": "halfvec", "has_prototype": "bool", "has_aerial": "bool"},
-        vector_rows(ids[order], codes[order], *flags),
+        [(ids[order], codes[order], has_prototype[order], has_aerial[order])],
     )
-    copy_rows(conn, "pg_temp.replaced_cell", {"s2_id": "int8"}, ((int(item),) for item in replaced))
+    copy_arrays(conn, "pg_temp.replaced_cell", {"s2_id": "int8"}, [(replaced,)])
     conn.execute(ANALYZE)
     leaves.create_leaf(conn, "cell_code", made, old.dimension)
     conn.execute(

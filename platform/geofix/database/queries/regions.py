@@ -58,15 +58,6 @@ FROM (
 WHERE ST_Dimension((d).geom) = 2
 """
 
-# Photos whose region may be another one now: in a redrawn region before or after, or near a border.
-FORGET_PHOTOS = """
-DELETE FROM photo_region a USING photo_record p
-WHERE p.photo_id = a.photo_id AND a.level = %(level)s AND (
-    a.region_id = ANY (%(ids)s) OR a.distance_m > 0
-    OR EXISTS (
-        SELECT FROM region_part t WHERE t.region_id = ANY (%(ids)s) AND ST_Intersects(t.geom, p.geom)))
-"""
-
 CLEAR_REJECTS = """
 DELETE FROM reject
 WHERE dataset_id = %(dataset_id)s AND kind = 'region' AND starts_with(source_key, %(prefix)s)
@@ -75,11 +66,11 @@ WHERE dataset_id = %(dataset_id)s AND kind = 'region' AND starts_with(source_key
 
 @dataclass(frozen=True, slots=True)
 class RegionCounts:
-    """Distinct codes staged, those among them that were repaired, and those written."""
+    """Distinct codes staged, those among them that were repaired, and the ids of regions written."""
 
     staged: int
     repaired: int
-    written: int
+    written: tuple[int, ...]
 
 
 def merge_regions(
@@ -87,8 +78,8 @@ def merge_regions(
 ) -> RegionCounts:
     """Load regions from rows in the order of `STAGE_COLUMNS`; several rows with one code become one region.
 
-    Region ids stay when a region is loaded again. Parts of changed regions are cut anew and the regions of
-    photos they may touch are forgotten; `photos.assign_regions` gives these photos a region again.
+    Region ids stay when a region is loaded again. Parts of changed regions are cut anew; the regions of photos
+    are as before until `photo_regions.reassign_changed` is called with the regions written.
     """
     conn.execute(CREATE_STAGE)
     copy_rows(conn, "region_stage", STAGE_COLUMNS, rows)
@@ -99,8 +90,7 @@ def merge_regions(
     if params["ids"]:
         conn.execute(DELETE_PARTS, params)
         conn.execute(INSERT_PARTS, params)
-        conn.execute(FORGET_PHOTOS, params)
-    return RegionCounts(counted[0], counted[1], len(params["ids"]))
+    return RegionCounts(counted[0], counted[1], tuple(params["ids"]))
 
 
 def clear_rejects(conn: Connection, dataset_id: int, prefix: str) -> None:

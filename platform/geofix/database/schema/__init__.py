@@ -6,7 +6,17 @@ Names: singular nouns, units in column names, geometry columns ``geom`` in EPSG:
 ``geofix_leaf``, so that a new model or code set never changes this file.
 """
 
-from geofix.database.schema import learned, operations, partitions, results, sources
+from geofix.database.schema import learned, operations, partitions, results, shards, sources
 from geofix.database.schema.columns import LEAF_SCHEMA, SCHEMA, metadata
 
-__all__ = ["LEAF_SCHEMA", "SCHEMA", "learned", "metadata", "operations", "partitions", "results", "sources"]
+__all__ = [
+    "LEAF_SCHEMA",
+    "SCHEMA",
+    "learned",
+    "metadata",
+    "operations",
+    "partitions",
+    "results",
+    "shards",
+    "sources",
+]

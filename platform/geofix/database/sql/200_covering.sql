@@ -3,25 +3,30 @@
 -- ranges on the border are to be re-checked by centre. Outlines of cells follow the geodesic to within 2.5 m times the
 -- tangent of the latitude (s2_polygon), far less than the 64 m from the border of a level-16 cell to its centre.
 
+-- Earlier forms of what is below.
+DROP FUNCTION IF EXISTS geofix.scope_condition(bigint, public.geometry);
+DROP FUNCTION IF EXISTS geofix.s2_refine(bigint[], public.geometry, integer, integer);
+
+-- Leaf ids lo to hi, both inclusive, as a range. No bigint follows the last leaf of face 3: there the end is exclusive,
+-- which takes away that one leaf, a centimetre wide.
+CREATE OR REPLACE FUNCTION geofix.s2_ids(lo bigint, hi bigint) RETURNS int8range
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN int8range(lo, CASE WHEN hi < 9223372036854775807 THEN hi + 1 ELSE hi END);
+
+-- Splits cells that cross the border into their children, until more ranges than asked for would result or the finest
+-- level is reached. `done` are cells wholly inside.
 CREATE OR REPLACE FUNCTION geofix.s2_refine(
-  start bigint[], region public.geometry, max_ranges integer, finest_level integer
+  done bigint[], border bigint[], region public.geometry, max_ranges integer, finest_level integer
 ) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
-  done bigint[] := '{}';     -- cells wholly inside
-  border bigint[];           -- cells that cross the border
   next_done bigint[];
   next_border bigint[];
   cell_level integer;
 BEGIN
-  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.covered), '{}'),
-         coalesce(array_agg(c.id) FILTER (WHERE NOT c.covered), '{}')
-    INTO done, border
-    FROM (SELECT u.id, public.ST_Covers(region, geofix.s2_polygon(u.id)) AS covered
-          FROM unnest(start) AS u(id)
-          WHERE public.ST_Intersects(region, geofix.s2_polygon(u.id))) AS c;
   LOOP
-    EXIT WHEN cardinality(border) = 0;
+    -- A cell on the border has a child on the border: beyond so many, splitting all can only give more.
+    EXIT WHEN cardinality(border) = 0 OR cardinality(border) > max_ranges;
     SELECT min(geofix.s2_level(b.id)) INTO cell_level FROM unnest(border) AS b(id);
     EXIT WHEN cell_level >= finest_level;
     -- Split the coarsest border cells into their four children.
@@ -36,8 +41,7 @@ BEGIN
             WHERE public.ST_Intersects(region, k.geom)) AS c;
     next_border := next_border || ARRAY(
       SELECT b.id FROM unnest(border) AS b(id) WHERE geofix.s2_level(b.id) > cell_level);
-    EXIT WHEN cardinality(done) + cardinality(next_done) + cardinality(next_border) > 4 * max_ranges
-           OR (SELECT count(*) FROM geofix.s2_merge(done || next_done, next_border)) > max_ranges;
+    EXIT WHEN (SELECT count(*) FROM geofix.s2_merge(done || next_done, next_border)) > max_ranges;
     done := done || next_done;
     border := next_border;
   END LOOP;
@@ -95,17 +99,53 @@ BEGIN
         public.ST_YMin(region) + j * (public.ST_YMax(region) - public.ST_YMin(region)) / 4, start_level) AS id) AS s,
       LATERAL (SELECT s.id UNION ALL SELECT nb.id FROM geofix.s2_neighbors(s.id) AS nb(id)) AS n);
   END IF;
-  RETURN QUERY SELECT r.lo, r.hi, r.inside FROM geofix.s2_refine(start, region, max_ranges, 30) AS r;
+  RETURN QUERY
+    WITH c AS (
+      SELECT k.id, public.ST_Covers(region, k.geom) AS covered
+      FROM (SELECT u.id, geofix.s2_polygon(u.id) AS geom FROM unnest(start) AS u(id)) AS k
+      WHERE public.ST_Intersects(region, k.geom)
+    )
+    SELECT r.lo, r.hi, r.inside
+    FROM geofix.s2_refine(ARRAY(SELECT c.id FROM c WHERE c.covered), ARRAY(SELECT c.id FROM c WHERE NOT c.covered),
+                          region, max_ranges, 30) AS r;
 END $$;
 
--- For the search: start from the blocks of one code set, so that empty land costs nothing.
+-- For the search: start from the blocks of one code set, whose outlines are stored, so that empty land costs nothing.
+-- Blocks on the border are split while that spares more tests of centres than it costs, which takes about four cells
+-- in each part. Neighbouring ranges of one kind become one where no cell of the set lies between them. A region that
+-- crosses many blocks has as many ranges as it needs, whatever max_ranges says.
 CREATE OR REPLACE FUNCTION geofix.code_set_covering(
   set_id bigint, region public.geometry, max_ranges integer DEFAULT 64
 ) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT r.lo, r.hi, r.inside
-  FROM geofix.s2_refine(
-    ARRAY(SELECT b.s2_id FROM geofix.cell_block b
-          WHERE b.code_set_id = set_id AND b.geom OPERATOR(public.&&) region),
-    region, max_ranges, (SELECT s.level::integer FROM geofix.code_set s WHERE s.code_set_id = set_id)) AS r
-$$;
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+  done bigint[];
+  border bigint[];
+  finest_level integer;
+  span bigint;  -- of a block's ids
+BEGIN
+  SELECT coalesce(array_agg(c.s2_id) FILTER (WHERE c.covered), '{}'),
+         coalesce(array_agg(c.s2_id) FILTER (WHERE NOT c.covered), '{}'),
+         least(min(c.level), min(c.block_level)
+               + greatest(0, ceil(ln(avg(c.cells) FILTER (WHERE NOT c.covered) / 4) / ln(4))))::integer,
+         2 * (1::bigint << (60 - 2 * min(c.block_level)::integer))
+    INTO done, border, finest_level, span
+    FROM (SELECT b.s2_id, b.cells, s.level, s.block_level, public.ST_Covers(region, b.geom) AS covered
+          FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
+          WHERE b.code_set_id = set_id AND public.ST_Intersects(region, b.geom)) AS c;
+  RETURN QUERY
+    WITH piece AS (
+      SELECT r.lo, r.hi, r.inside, lag(r.hi) OVER w AS end_before, lag(r.inside) OVER w AS inside_before
+      FROM geofix.s2_refine(done, border, region, max_ranges, finest_level) AS r WINDOW w AS (ORDER BY r.lo)
+    ), marked AS (
+      SELECT p.*, CASE WHEN p.inside = p.inside_before
+          AND p.lo & (span - 1) = 1 AND p.end_before & (span - 1) = span - 1  -- between whole blocks
+          AND NOT EXISTS (SELECT FROM geofix.cell_block b WHERE b.code_set_id = set_id
+                          AND b.s2_id > p.end_before AND b.s2_id < p.lo)
+        THEN 0 ELSE 1 END AS starts
+      FROM piece p
+    ), grouped AS (
+      SELECT m.*, sum(m.starts) OVER (ORDER BY m.lo) AS island FROM marked m
+    )
+    SELECT min(g.lo), max(g.hi), bool_and(g.inside) FROM grouped g GROUP BY g.island ORDER BY 1;
+END $$;

@@ -15,15 +15,22 @@ BEGIN
   RETURN found_id;
 END $$;
 
--- The condition on s2_id that keeps a search inside a region, as SQL text over parameter $2 (the region).
-CREATE OR REPLACE FUNCTION geofix.scope_condition(set_id bigint, region public.geometry) RETURNS text
+-- The ids of a region's cells in a code set: those wholly inside, those on the border, which are to be tested by their
+-- centre, and how many cells there are, estimated from the blocks' counts as if cells were spread evenly in each.
+CREATE OR REPLACE FUNCTION geofix.code_set_scope(
+  chosen geofix.code_set, region public.geometry, OUT sure int8multirange, OUT border int8multirange, OUT cells bigint)
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN region IS NULL THEN 'true' ELSE coalesce(
-    (SELECT string_agg(
-       CASE WHEN c.inside THEN format('(s2_id BETWEEN %s AND %s)', c.lo, c.hi)
-            ELSE format('(s2_id BETWEEN %s AND %s AND public.ST_Covers($2, geofix.s2_center(s2_id)))', c.lo, c.hi) END,
-       ' OR ' ORDER BY c.lo)
-     FROM geofix.code_set_covering(set_id, region) AS c), 'false') END
+  WITH covering AS MATERIALIZED (
+    SELECT c.lo, c.hi, c.inside, geofix.s2_ids(c.lo, c.hi) AS ids
+    FROM geofix.code_set_covering(chosen.code_set_id, region) AS c
+  )
+  SELECT coalesce((SELECT range_agg(c.ids) FROM covering c WHERE c.inside), '{}'),
+         coalesce((SELECT range_agg(c.ids) FROM covering c WHERE NOT c.inside), '{}'),
+         (SELECT coalesce(round(sum(
+            b.cells * CASE WHEN c.inside THEN 1 ELSE 0.5 END
+            * (least(b.hi, c.hi) - greatest(b.lo, c.lo) + 2) / (b.hi - b.lo + 2)::float8)), 0)::bigint
+          FROM covering c JOIN geofix.cell_block b ON b.code_set_id = chosen.code_set_id
+            AND b.s2_id BETWEEN geofix.s2_parent(c.lo, chosen.block_level) AND geofix.s2_parent(c.hi, chosen.block_level))
 $$;
 
 -- A query of D dimensions is completed by 1 (the bias takes part) and 0 (the norm completion does not).
@@ -65,7 +72,8 @@ AS $$
 DECLARE
   chosen geofix.code_set;
   asked public.halfvec;
-  condition text;
+  sure int8multirange;
+  border int8multirange;
   in_scope bigint;
   how text := 'exact';
   ids bigint[];
@@ -74,12 +82,20 @@ BEGIN
   SELECT s.* INTO chosen FROM geofix.code_set s WHERE s.code_set_id = geofix.code_set_id(code_set);
   asked := geofix.completed_query(query, chosen.dimension, 'search_cells');
   PERFORM geofix.check_search_arguments(k, region, 'search_cells');
-  condition := geofix.scope_condition(chosen.code_set_id, region);
-  IF region IS NULL THEN
-    in_scope := chosen.cells;
-  ELSE
-    EXECUTE format('SELECT count(*) FROM geofix.cell_code WHERE code_set_id = %s AND $1 IS NOT NULL AND (%s)',
-                   chosen.code_set_id, condition) INTO in_scope USING asked, region;
+  IF EXISTS (SELECT FROM geofix.shard_piece p WHERE p.code_set_id = chosen.code_set_id AND p.state = 'live') THEN
+    SELECT f.* INTO ids, distances, how, in_scope
+    FROM geofix.search_pieces(chosen, asked, k, region, exact_below) AS f;
+    IF how IS NOT NULL THEN
+      RETURN QUERY
+        SELECT u.n::integer, u.id, -u.d * chosen.scale, geofix.s2_center(u.id), how, in_scope
+        FROM unnest(ids, distances) WITH ORDINALITY AS u(id, d, n) ORDER BY u.n;
+      RETURN;
+    END IF;
+    how := 'exact';
+  END IF;
+  in_scope := chosen.cells;
+  IF region IS NOT NULL THEN
+    SELECT f.* INTO sure, border, in_scope FROM geofix.code_set_scope(chosen, region) AS f;
   END IF;
 
   IF in_scope > exact_below AND chosen.index_parameters ? 'm' THEN
@@ -90,17 +106,36 @@ BEGIN
       'SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM (
          SELECT s2_id, (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 AS d FROM geofix.cell_code
          WHERE code_set_id = %2$s AND (%3$s)
-         ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT $3) AS near',
-      chosen.dimension, chosen.code_set_id, condition) INTO ids, distances USING asked, region, k;
+         ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT $2) AS near',
+      chosen.dimension, chosen.code_set_id, CASE WHEN region IS NULL THEN 'true' ELSE
+        's2_id <@ $3 OR s2_id <@ $4 AND public.ST_Covers($5, geofix.s2_center(s2_id))' END)
+      INTO ids, distances USING asked, k, sure, border, region;
   END IF;
   IF how = 'exact' OR coalesce(cardinality(ids), 0) < least(k, in_scope) THEN
     -- Few cells, no index, or a scan that gave up early. Without the cast no index can answer: every row is read.
     how := 'exact';
-    EXECUTE format(
-      'SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM (
-         SELECT s2_id, code OPERATOR(public.<#>) $1 AS d FROM geofix.cell_code
-         WHERE code_set_id = %s AND (%s) ORDER BY 2, 1 LIMIT $3) AS best',
-      chosen.code_set_id, condition) INTO ids, distances USING asked, region, k;
+    IF region IS NULL THEN
+      EXECUTE format(
+        'SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM (
+           SELECT s2_id, code OPERATOR(public.<#>) $1 AS d FROM geofix.cell_code
+           WHERE code_set_id = %s ORDER BY 2, 1 LIMIT $2) AS best', chosen.code_set_id)
+        INTO ids, distances USING asked, k;
+    ELSE
+      EXECUTE format(
+        -- OFFSET 0 keeps each range one look into the index, whatever the planner thinks of their number.
+        'WITH scope AS MATERIALIZED (
+           SELECT c.s2_id, c.code OPERATOR(public.<#>) $1 AS d FROM unnest($3) AS r, LATERAL (
+             SELECT s2_id, code FROM geofix.cell_code
+             WHERE code_set_id = %1$s AND s2_id >= lower(r) AND s2_id < upper(r) OFFSET 0) AS c
+           UNION ALL
+           SELECT c.s2_id, c.code OPERATOR(public.<#>) $1 FROM unnest($4) AS r, LATERAL (
+             SELECT s2_id, code FROM geofix.cell_code
+             WHERE code_set_id = %1$s AND s2_id >= lower(r) AND s2_id < upper(r) OFFSET 0) AS c
+           WHERE public.ST_Covers($5, geofix.s2_center(c.s2_id))),
+         best AS (SELECT s2_id, d FROM scope ORDER BY d, s2_id LIMIT $2)
+         SELECT (SELECT count(*) FROM scope), array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM best',
+        chosen.code_set_id) INTO in_scope, ids, distances USING asked, k, sure, border, region;
+    END IF;
   END IF;
   RETURN QUERY
     SELECT u.n::integer, u.id, -u.d * chosen.scale, geofix.s2_center(u.id), how, in_scope
