@@ -127,7 +127,7 @@ def test_every_kind_runs(db: Database, timing: None, tmp_path: Path) -> None:
             region=shapely.box(7.4, 47.4, 7.5, 47.55).wkt,
         ),
     ]
-    # `distribute` needs shards: three clusters in tests/database/test_shard_moves.py. The others belong to tests.
+    # `distribute` needs shards (tests/database/test_shard_moves.py); the others belong to tests.
     assert {item["kind"] for item in stages} | {"pipeline"} >= set(kinds()) - {
         "distribute",
         "probe",
