@@ -100,7 +100,9 @@ BEGIN
 
   IF in_scope > exact_below AND chosen.index_parameters ? 'm' THEN
     how := 'hnsw';
-    PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
+    -- Without a filter the first 2 k candidates hold the k asked for, and a scan that need not go on is a third faster.
+    PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true),
+            set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'strict_order' END, true);
     -- The cast makes the expression that of the index; without it the planner scans every row.
     EXECUTE format(
       'SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM (
