@@ -181,12 +181,11 @@ class Dashboard:
     def first(self) -> None:
         """Read photos, their countries and the countries' outlines."""
         from geofix.database.queries import dashboard_accuracy as queries
-        from geofix_dashboard import accuracy_tables as tables
 
         asked = queries.asked(self.conn, self.name)
         regions = queries.regions_of(self.conn, self.name, LEVEL, asked)
-        names = queries.places(self.conn, tables.regions_within(asked, regions), 0.1)
-        self.read = (asked, regions, names)
+        names = queries.places(self.conn, np.unique(regions[regions > 0]).tolist(), 0.1)
+        self.read = (asked, regions, lambda _ids, _shapes: names)
         self.conn.commit()
 
     def again(self) -> None:

@@ -58,10 +58,21 @@ def _region_id(level: str, code: str) -> int | None:
         return queries.region_id(conn, level, code)
 
 
-@cached
-def _places(ids: tuple[int, ...], tolerance: float) -> pd.DataFrame:
+@kept(20)
+def _places(ids: tuple[int, ...], tolerance: float | None) -> pd.DataFrame:
     with connect("reader") as conn:
         return queries.places(conn, ids, tolerance)
+
+
+def _names(tolerance: float) -> tables.Names:
+    return lambda ids, shapes: _places(tuple(ids), tolerance if shapes else None)
+
+
+@cached
+def has_photos(name: str, created: str) -> bool:
+    """Whether an evaluation asked photos that are still there, though none may count."""
+    with connect("reader") as conn:
+        return queries.has_photos(conn, name)
 
 
 def asked(name: str, created: str, focus: Focus) -> Asked:
@@ -94,8 +105,7 @@ def by_place(
     if isinstance(level, int):
         return tables.by_cell(here, level, threshold_m)
     regions = _regions(name, created, level)
-    names = _places(tuple(tables.regions_within(here, regions)), tolerance)
-    return tables.by_region(here, regions, names, threshold_m)
+    return tables.by_region(here, regions, _names(tolerance), threshold_m)
 
 
 def by_wider_cell(
@@ -133,8 +143,7 @@ def compare_places(
     if isinstance(level, int):
         return tables.compare_cells(a, b, level, threshold_m)
     regions = _regions(name, created, level)
-    names = _places(tuple(tables.regions_within(a, regions)), tolerance)
-    return tables.compare_regions(a, b, regions, names, threshold_m)
+    return tables.compare_regions(a, b, regions, _names(tolerance), threshold_m)
 
 
 def quantiles(name: str, created: str, focus: Focus) -> tuple[int, np.ndarray, np.ndarray]:
@@ -192,10 +201,10 @@ def _pair(name: str, created: str, other: str, other_created: str) -> Any:
 
 
 @kept(50)
-def _median(name: str, created: str, other: str, other_created: str) -> Any:
+def _median(name: str, created: str, other: str, other_created: str, known_m: float) -> Any:
     from geofix.evaluation.compare import median_difference
 
-    pair = _pair(name, created, other, other_created)
+    pair = _pair(name, created, other, other_created).counting(known_m)
     return median_difference(pair.errors_a, pair.errors_b, groups=pair.groups)
 
 
@@ -203,7 +212,7 @@ def _median(name: str, created: str, other: str, other_created: str) -> Any:
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
     """Two evaluations on their common photos, as `geofix evaluate compare` prints it.
 
-    The medians are compared once for all distances.
+    The medians are compared once for all distances at which the same photos count.
     """
     from geofix.evaluation.service import compare_pair
 
@@ -211,7 +220,9 @@ def difference(name: str, other: str, created: str, threshold_m: float) -> dict[
     pair = _pair(name, created, other, others)
     with ThreadPoolExecutor(1) as beside:  # both leave the interpreter most of the time
         found = beside.submit(compare_pair, pair, threshold_m, median=False)
-        median = _median(name, created, other, others)
+        # The worst position that still counts stands for the distance.
+        known_m = float(pair.gps_m[pair.gps_m <= threshold_m].max(initial=0.0))
+        median = _median(name, created, other, others, known_m)
         return {**found.result(), "median_m": median}
 
 

@@ -7,7 +7,7 @@ distance is left out, and one without an answer is wrong, its error infinite.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from geofix.spatial import s2
 
 OUTSIDE = ("-", "outside every region")  # code and name of where no region is
 MOST_PLACES = 5_000
+# Of the ids of regions: a frame of region_id, code and place, and shape where it is to be drawn.
+Names = Callable[[list[int], bool], pd.DataFrame]
 _Z = 1.959963984540054
 
 
@@ -39,7 +41,12 @@ def counting(asked: Asked, threshold_m: float) -> Asked:
 
 def hits(asked: Asked, threshold_m: float) -> NDArray[np.bool_]:
     """Which first answers are within a distance, as the evaluation compares."""
-    return asked.error_m < threshold_m if asked.comparison == "<" else asked.error_m <= threshold_m
+    return within(asked.error_m, threshold_m, asked.comparison)
+
+
+def within(error_m: NDArray[np.float64], threshold_m: float, comparison: str) -> NDArray[np.bool_]:
+    """Which errors in metres are within a distance, by `<` or `<=`."""
+    return error_m < threshold_m if comparison == "<" else error_m <= threshold_m
 
 
 def overall(asked: Asked, threshold_m: float) -> dict[str, float]:
@@ -68,28 +75,26 @@ def by_cell(asked: Asked, level: int, threshold_m: float, *, limit: int = MOST_P
 def by_region(
     asked: Asked,
     regions: NDArray[np.int64],
-    names: pd.DataFrame,
+    names: Names,
     threshold_m: float,
     *,
     limit: int = MOST_PLACES,
 ) -> pd.DataFrame:
     """Accuracy per region, fullest first, with the columns of `by_cell`.
 
+    Only the regions that are kept are named. They have shapes where all are kept: more than the limit are
+    drawn as cells.
+
     Args:
         asked: The photos.
         regions: Region of every photo of the evaluation, 0 outside.
-        names: Columns region_id, code, place and shape of the regions that photos lie in.
+        names: Gives the names, and perhaps the shapes, of regions.
         threshold_m: An answer counts within this many metres.
         limit: Places at most; the column `places` counts all.
     """
     here = counting(asked, threshold_m)
     rows = _counted(regions[here.place], here, threshold_m, "region_id")
-    return _shares(_fullest(_named(rows, names), limit)).drop(columns="region_id")
-
-
-def regions_within(asked: Asked, regions: NDArray[np.int64]) -> list[int]:
-    """Ids of the regions that photos lie in, ascending."""
-    return [int(region) for region in np.unique(regions[asked.place]) if region]
+    return _shares(_named(_fullest(rows, limit, "region_id"), names))
 
 
 def quantiles(asked: Asked, shares: Sequence[float]) -> tuple[int, NDArray[np.float64]]:
@@ -113,7 +118,7 @@ def recall(
     made = []
     for radius in radii_m:
         known = asked.gps_m <= radius
-        near = here[known] < radius if asked.comparison == "<" else here[known] <= radius
+        near = within(here[known], radius, asked.comparison)
         counts = zip(ks, near.sum(axis=0).tolist(), strict=True)
         made += [(k, float(radius), int(known.sum()), hit) for k, hit in counts if known.any()]
     rows = pd.DataFrame(made, columns=["k", "radius_m", "n", "hits"]).sort_values(["k", "radius_m"])
@@ -162,7 +167,7 @@ def compare_regions(
     a: Asked,
     b: Asked,
     regions: NDArray[np.int64],
-    names: pd.DataFrame,
+    names: Names,
     threshold_m: float,
     *,
     limit: int = MOST_PLACES,
@@ -170,7 +175,7 @@ def compare_regions(
     """The same per region; `regions` and `names` as in `by_region`, of the first evaluation."""
     first, hit_a, hit_b = _paired(a, b, threshold_m)
     rows = _tally(regions[first.place], hit_a, hit_b, "region_id")
-    return _difference(_fullest(_named(rows, names), limit)).drop(columns="region_id")
+    return _difference(_named(_fullest(rows, limit, "region_id"), names))
 
 
 def _paired(a: Asked, b: Asked, threshold_m: float) -> tuple[Asked, NDArray[np.bool_], NDArray[np.bool_]]:
@@ -229,19 +234,24 @@ def _named_by_token(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(code=tokens, place=tokens)
 
 
-def _named(rows: pd.DataFrame, names: pd.DataFrame) -> pd.DataFrame:
-    """Code, place and shape of regions; what lies in none has no shape."""
-    joined = rows.merge(names, on="region_id", how="left")
+def _named(rows: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """Code, place and shape of the fullest regions; what lies in none has no shape."""
+    ids = sorted(int(region) for region in rows["region_id"] if region)
+    every = len(rows) > 0 and int(rows["places"].iloc[0]) == len(rows)
+    joined = rows.merge(names(ids, every).astype({"region_id": np.int64}), on="region_id", how="left")
     known = joined["code"].notna()
     code, place = (
         joined[name].where(known, text) for name, text in zip(("code", "place"), OUTSIDE, strict=True)
     )
-    return joined.assign(code=code, place=place, shape=joined["shape"].astype(object).where(known, None))
+    found = joined.assign(code=code, place=place, shape=joined["shape"].astype(object).where(known, None))
+    return found.drop(columns="region_id").sort_values(
+        ["n", "code"], ascending=[False, True], ignore_index=True
+    )
 
 
-def _fullest(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """The places with most photos; `places` counts all."""
-    told = rows.assign(places=len(rows)).sort_values(["n", "code"], ascending=[False, True])
+def _fullest(rows: pd.DataFrame, limit: int, then: str = "code") -> pd.DataFrame:
+    """The places with most photos, among equals by another column; `places` counts all."""
+    told = rows.assign(places=len(rows)).sort_values(["n", then], ascending=[False, True])
     return told.head(limit).reset_index(drop=True)
 
 

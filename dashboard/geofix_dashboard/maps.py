@@ -74,9 +74,12 @@ def pixels_per_degree(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) 
 
 
 def tolerance_of(bounds: Bounds) -> float:
-    """Degrees by which outlines may be simplified without it being seen: half a pixel of the map."""
+    """Degrees by which outlines may be simplified without it being seen: up to half a pixel of the map.
+
+    Powers of two, so that maps of nearly one box share their outlines.
+    """
     west, south, east, north = padded(bounds)
-    return max(east - west, north - south) / (2 * WIDTH)
+    return float(2.0 ** math.floor(math.log2(max(east - west, north - south) / (2 * WIDTH))))
 
 
 def around(rows: pd.DataFrame, code: str, metres: float) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,9 +198,19 @@ def days(values: pd.Series) -> pd.Series:
     return pd.to_datetime(values, utc=True).dt.strftime("%Y-%m-%d").fillna("–")
 
 
+def utc(value: Any) -> Any:
+    """A moment in UTC, whatever zone the server speaks in; a date as it is."""
+    return value.astimezone(UTC) if getattr(value, "tzinfo", None) is not None else value
+
+
 def day(value: Any) -> str:
-    """A date as ISO text, which also sorts; a dash where there is none."""
-    return "–" if value is None or pd.isna(value) else f"{value:%Y-%m-%d}"
+    """A date, of a moment in UTC, as ISO text, which also sorts; a dash where there is none."""
+    return "–" if value is None or pd.isna(value) else f"{utc(value):%Y-%m-%d}"
+
+
+def minute(value: Any) -> str:
+    """A moment as text."""
+    return f"{utc(value):%Y-%m-%d %H:%M} UTC"
 
 
 def count(value: int) -> str:

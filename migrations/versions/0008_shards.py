@@ -1,6 +1,7 @@
 """Code sets over several servers: shards, their pieces, moves under way.
 
-Foreign servers and user mappings are made by `geofix shards add`; going down takes them away with the registry.
+Foreign servers and user mappings are made by `geofix shards add`; going down takes them away with the registry, and is
+refused while codes are on other servers.
 
 Revises: 0007
 """
@@ -10,12 +11,28 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateSequence, DropSequence
 
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+GENERATION = sa.Sequence("shard_generation", schema="geofix", data_type=sa.Integer())
+
+REFUSE = """
+DO $$
+DECLARE held text;
+BEGIN
+  SELECT string_agg(DISTINCT coalesce(c.name, p.code_set_id::text), ', ') INTO held
+  FROM geofix.shard_piece p LEFT JOIN geofix.code_set c USING (code_set_id)
+  WHERE p.shard_id IS NOT NULL AND p.state IN ('live', 'filling');
+  IF held IS NOT NULL THEN
+    RAISE EXCEPTION 'codes of % are on other servers and would be lost', held
+      USING HINT = 'Bring them home first: geofix codes distribute NAME --back (or --cancel for a move under way).';
+  END IF;
+END $$
+"""
 DROP_SERVERS = """
 DO $$
 DECLARE item record;
@@ -28,6 +45,7 @@ END $$
 
 
 def upgrade() -> None:
+    op.execute(CreateSequence(GENERATION))
     op.create_table(
         "shard",
         sa.Column("shard_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -49,7 +67,10 @@ def upgrade() -> None:
         "shard_piece",
         sa.Column("code_set_id", sa.BigInteger(), nullable=False),
         sa.Column(
-            "generation", sa.Integer(), nullable=False, comment="grows with every move of the code set"
+            "generation",
+            sa.Integer(),
+            nullable=False,
+            comment="of the move that made it, never used again",
         ),
         sa.Column("piece", sa.Integer(), nullable=False),
         sa.Column("shard_id", sa.BigInteger(), nullable=True, comment="null: this server"),
@@ -99,8 +120,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(REFUSE)
     op.execute(DROP_SERVERS)
     op.drop_table("shard_move", schema="geofix")
     op.drop_index(op.f("shard_piece_shard_id_idx"), table_name="shard_piece", schema="geofix")
     op.drop_table("shard_piece", schema="geofix")
     op.drop_table("shard", schema="geofix")
+    op.execute(DropSequence(GENERATION))

@@ -18,6 +18,7 @@ from small_world import SmallWorld
 
 from geofix.database import engine
 from geofix.settings import get_settings
+from geofix_dashboard import data
 from servers import Database, Servers, new_home
 
 
@@ -47,17 +48,53 @@ def filled(world: World, clean_environment: pytest.MonkeyPatch) -> Iterator[Worl
     for role, variable in (("owner", "DATABASE"), ("writer", "WRITER"), ("reader", "READER")):
         clean_environment.setenv(f"GEOFIX_{variable}_URL", world.database.url(role))
     get_settings.cache_clear()
-    st.cache_data.clear()
+    data.forget()
     yield world
-    st.cache_data.clear()
+    data.forget()
+
+
+STRICT = (
+    "UPDATE evaluation SET comparison = '<'",
+    "UPDATE evaluation SET missing_policy = 'drop' WHERE name = 'first'",
+    "UPDATE photo_record SET gps_accuracy_m = photo_id %% 7 * 40"
+    " WHERE photo_id %% 2 = 0 AND photo_id <> %(photo)s",
+    "UPDATE prediction SET error_m = 200 WHERE photo_id = %(photo)s AND rank = 1",
+)
+
+
+@pytest.fixture
+def strict(filled: World) -> Iterator[World]:
+    """The filled database under other rules: `<`, one evaluation drops, positions known to 0 to 240 m.
+
+    The first answer of both evaluations to photo 3 is 200 m away.
+    """
+    photo = int(filled.photo_ids[3])
+    with filled.database.connect() as conn:
+        before = conn.execute(
+            "SELECT evaluation_id, error_m FROM prediction WHERE photo_id = %s AND rank = 1", (photo,)
+        ).fetchall()
+        for statement in STRICT:
+            conn.execute(statement, {"photo": photo})
+        conn.commit()
+    data.forget()
+    yield filled
+    with filled.database.connect() as conn:
+        conn.execute("UPDATE evaluation SET comparison = '<=', missing_policy = 'wrong'")
+        conn.execute("UPDATE photo_record SET gps_accuracy_m = NULL")
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE prediction SET error_m = %s WHERE evaluation_id = %s AND photo_id = %s AND rank = 1",
+                [(error, evaluation, photo) for evaluation, error in before],
+            )
+        conn.commit()
 
 
 @pytest.fixture
 def blank(db: Database) -> Iterator[Database]:
     """The product pointed at a migrated database that holds nothing, the page's caches empty."""
-    st.cache_data.clear()
+    data.forget()
     yield db
-    st.cache_data.clear()
+    data.forget()
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +112,6 @@ def embedded(cluster: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def towns(embedded: SmallWorld) -> Iterator[SmallWorld]:
     """The product pointed at the eight towns, the page's caches empty; no broker answers."""
     with small_world.pointed_at(embedded.database, embedded.folder / "home"):
-        st.cache_data.clear()
+        data.forget()
         yield embedded
-        st.cache_data.clear()
+        data.forget()

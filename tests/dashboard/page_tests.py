@@ -16,6 +16,12 @@ def page(name: str, **parameters: str) -> AppTest:
     return test.run()
 
 
+def run_sql(statement: str) -> AppTest:
+    test = well(page("sql"))
+    test.text_area(key="sql_text").set_value(statement)
+    return well(test.button[0].click().run())
+
+
 def text_of(test: AppTest) -> str:
     """All that is written on the page, tags removed."""
     parts = [item.proto.body for item in test.get("html")]

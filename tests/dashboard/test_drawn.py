@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 from altair.utils import schemapi
 from filled_database import COUNTRIES, OUTSIDE
-from page_tests import metric, page, text_of, well
+from page_tests import metric, page, run_sql, text_of, well
+from streamlit.testing.v1 import AppTest
 
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_coverage, dashboard_localize
@@ -19,18 +23,82 @@ from geofix_dashboard.views.localize_region import blocks_told
 
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
 PAGES_WITH_CHARTS = [
-    ("accuracy", {"evaluation": "first", "view": "errors", "with": "second"}),
-    ("jobs", {}),
-    ("models", {"part": "sets"}),
-    ("sources", {"part": "snapshots"}),
+    ("accuracy", {"evaluation": "first", "view": "errors", "with": "second"}, 4),
+    ("sources", {"part": "snapshots"}, 1),
 ]
+NOON = pd.Timestamp("2026-11-21T12:00Z")
+SHARES = np.linspace(0, 1, 5)
+INTERVALS = {"n": [20, 40], "accuracy": [50.0, 25.0], "recall": [50.0, 25.0], "low": [40.0, 20.0]}
+RATED = pd.DataFrame({**INTERVALS, "high": [60.0, 30.0]})
+CHARTS = {
+    "error_curve": ({"first": (4, SHARES, np.array([1.0, 20, 300, 4000, np.inf]))}, 200.0),
+    "split_bars": (pd.DataFrame({"split": ["train", "val"], "photos": [9, 2]}),),
+    "part_bars": ({"prototype": 0.5, "aerial": -0.2, "bias": 0.1}, 0.4),
+    "curves": (pd.DataFrame({"epoch": [1, 2], "value": [0.9, 0.4], "term": ["GP", "GP"]}), "term", "loss"),
+    "stage_seconds": ([("ingest", 2.5, False), ("evaluate", 0.1, True)],),
+    "stage_times": (pd.DataFrame({"stage": ["a"], "state": ["running"], "from": [NOON], "to": [NOON]}),),
+    "recall_points": (
+        pd.DataFrame({"checked_at": [NOON, NOON], "recall": [0.99, 0.9], "k": [10, 10], "queries": [50, 50]}),
+    ),
+    "share_bars": (RATED.assign(label=["near", "far"]), ["near", "far"]),
+    "recall_curves": (RATED.assign(k=[1, 5], radius_m=[200.0, 200.0], within=["200 m", "200 m"]),),
+}
 
 
-@pytest.mark.parametrize(("name", "where"), PAGES_WITH_CHARTS)
-def test_charts_keep_to_the_schema_that_pages_do_not_check(filled, monkeypatch, name, where):
+@pytest.fixture
+def checked(monkeypatch) -> Iterator[None]:
+    """Charts held against the schema of Vega-Lite, as pages do not."""
     monkeypatch.setattr(charts, "CHECKED", True)
     with schemapi.debug_mode(True):
-        well(page(name, **where))
+        yield
+
+
+def drawn_charts(test) -> int:
+    return len(test.get("vega_lite_chart"))
+
+
+@pytest.mark.parametrize(("name", "where", "least"), PAGES_WITH_CHARTS)
+def test_charts_of_pages_keep_to_the_schema(filled, checked, name, where, least):
+    assert drawn_charts(well(page(name, **where))) >= least
+
+
+def test_every_kind_of_chart_is_checked():
+    there = {name for name, item in vars(charts).items() if inspect.isfunction(item) and name[0] != "_"}
+    assert {name for name in there if vars(charts)[name].__module__ == charts.__name__} == {*CHARTS, "draw"}
+
+
+@pytest.mark.parametrize("name", [name for name in CHARTS])
+def test_every_kind_of_chart_keeps_to_the_schema(checked, name):
+    def draw(name, given):
+        from geofix_dashboard import charts
+
+        getattr(charts, name)(*given)
+
+    test = well(AppTest.from_function(draw, args=(name, CHARTS[name]), default_timeout=30).run())
+    assert drawn_charts(test) == 1
+
+
+@pytest.mark.parametrize("mark", ["bar", "line", "point"])
+def test_the_chart_of_an_answer_of_sql_keeps_to_the_schema(filled, checked, mark):
+    test = run_sql("SELECT n, n * n AS square FROM generate_series(1, 9) AS n")
+    test = well(test.segmented_control(key="sql_chart").set_value(mark).run())
+    assert drawn_charts(test) == 1
+
+
+def test_a_chart_against_the_schema_is_found(checked):
+    def draw():
+        import altair as alt
+        import pandas as pd
+
+        from geofix_dashboard import charts
+
+        charts.draw(alt.Chart(pd.DataFrame({"a": [1]})).mark_bar(height="wide").encode(x="a:Q"))
+
+    assert AppTest.from_function(draw, default_timeout=30).run().exception
+
+
+def deck_id(test) -> str:
+    return test.get("deck_gl_json_chart")[0].proto.id
 
 
 def features(test) -> list[dict]:
@@ -67,6 +135,14 @@ def test_coverage_of_too_many_cells_is_coarser_and_leads_inside(filled, monkeypa
     well(next(button for button in inside.button if button.label == "All cells").click().run())
     assert metric(inside, "Photos") == f"{TOTAL:,}" and "inside" not in inside.query_params
     assert metric(well(page("coverage", level="14", inside="zz")), "Photos") == f"{TOTAL:,}"
+
+
+def test_a_click_on_a_coarser_map_does_not_stay_on_the_next_one(filled, monkeypatch):
+    monkeypatch.setitem(dashboard_coverage.coverage.__kwdefaults__, "limit", 2)
+    test = well(page("coverage", level="16"))
+    inside = well(page("coverage", level="16", inside=features(test)[0]["properties"]["code"]))
+    assert "hold the" in text_of(test) and "hold the" in text_of(inside)  # both coarser than the table
+    assert deck_id(test) != deck_id(inside)
 
 
 def test_blocks_of_a_large_code_set_are_drawn_by_a_coarser_cell(filled):

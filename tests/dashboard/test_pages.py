@@ -8,15 +8,15 @@ import re
 import numpy as np
 import pytest
 from filled_database import COUNTRIES, OUTSIDE
-from page_tests import metric, page, text_of, well
+from page_tests import metric, page, run_sql, text_of, well
 from streamlit.testing.v1 import AppTest
 
 from geofix.database import engine
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard_accuracy
 from geofix.settings import get_settings
 from geofix.spatial import s2
-from geofix_dashboard import accuracy_tables
+from geofix_dashboard import data
+from geofix_dashboard.views import coverage
 
 PAGES = ["overview", "localize", "accuracy", "coverage", "space", "jobs", "models", "sql", "sources"]
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
@@ -61,16 +61,43 @@ def test_overview_shows_counts_and_licences(filled):
     assert "PostgreSQL" in text_of(test) and "1 data set(s) name no licence" in text_of(test)
 
 
-def test_accuracy_shows_the_figures_of_sql(filled):
-    test = well(page("accuracy", evaluation="first", threshold="200", level_by="country"))
-    with connect("reader") as conn:
-        wanted = accuracy_tables.overall(dashboard_accuracy.asked(conn, "first"), 200)
-    assert metric(test, "Photos") == f"{TOTAL}"
-    assert metric(test, "Within 200 m") == f"{wanted['accuracy']:.1f} %"
-    assert metric(test, "95 % interval") == f"{wanted['low']:.1f}–{wanted['high']:.1f} %"
-    table = test.dataframe[0].value
-    assert list(table["n"]) == [60, 40, 10, OUTSIDE] and "<b>Cosse & Co</b>" in set(table["place"])
-    assert "photos outside every region are in the table alone" in text_of(test)
+LOOKED = []
+
+
+@data.kept(1, shared=True)
+def _look() -> int:
+    LOOKED.append(1)
+    return len(LOOKED)
+
+
+@pytest.mark.parametrize("time", ["once", "again"])
+def test_no_test_reads_what_another_one_left_in_a_cache(filled, time):
+    before = len(LOOKED)
+    assert _look() == _look() == before + 1
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_days_are_those_of_utc_whatever_zone_the_server_speaks_in(filled, monkeypatch, zone):
+    with filled.database.connect() as conn:
+        conn.execute("UPDATE photo_record SET captured_at = '2024-01-01T10:30Z'")
+        conn.commit()
+    monkeypatch.setenv("PGTZ", zone)  # ahead of UTC by 14 hours, behind it by 11
+    engine.dispose()
+    try:
+        row = data.table("coverage", 10, None, None).rename(columns={"cell": "code"}).iloc[0]
+        assert row["first_captured_at"].utcoffset()
+        assert "taken: 2024–2024" in coverage.density_tip(row)
+        assert set(well(page("coverage", level="10")).dataframe[0].value["last_captured_at"]) <= {
+            "2024-01-01",
+            "–",
+        }
+        assert "taken 2024-01-01 to 2024-01-01" in text_of(well(page("sources")))
+    finally:
+        monkeypatch.delenv("PGTZ")
+        engine.dispose()
+        with filled.database.connect() as conn:
+            conn.execute("UPDATE photo_record SET captured_at = '2024-05-01T10:00Z'")
+            conn.commit()
 
 
 def test_a_place_in_the_url_narrows_the_page(filled):
@@ -117,8 +144,6 @@ def test_worst_photos_say_why_there_is_no_picture(filled):
 
 
 def test_pictures_are_decoded_with_limits(filled, tmp_path):
-    from geofix_dashboard import data
-
     with connect("reader") as conn:
         uris = [
             row[0] for row in conn.execute("SELECT uri FROM photo_record WHERE uri IS NOT NULL ORDER BY 1")
@@ -130,22 +155,6 @@ def test_pictures_are_decoded_with_limits(filled, tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("no photo at all")
     assert "not an image" in data.picture(str(text))
-
-
-def test_two_evaluations_are_compared(filled):
-    test = well(
-        page("accuracy", evaluation="first", view="compare", level_by="country", **{"with": "second"})
-    )
-    a, b = (filled.errors[name][:, 0] <= 200 for name in ("first", "second"))
-    assert metric(test, "Gains") == str((a & ~b).sum()) and metric(test, "Losses") == str((b & ~a).sum())
-    assert metric(test, "Difference within 200 m") == f"{100 * (a.mean() - b.mean()):+.1f} points"
-    assert list(test.dataframe[0].value["n"]) == [60, 40, 10, OUTSIDE]
-
-
-def test_compare_asks_for_a_second_evaluation(filled):
-    assert "Compare with which evaluation?" in text_of(
-        well(page("accuracy", evaluation="first", view="compare"))
-    )
 
 
 @pytest.mark.parametrize("shown", ["photos", "aerial", "codes"])
@@ -191,12 +200,6 @@ def test_a_large_snapshot_is_counted_when_asked_for(filled, monkeypatch):
     assert list(frozen.columns) == ["split", "photos"] and list(frozen["photos"]) == [TOTAL // 2]
     splits = well(test.toggle(key="splits_whole").set_value(True).run()).dataframe[0].value
     assert splits["photos"].sum() == TOTAL and (splits["sequences"] > 0).all()
-
-
-def run_sql(statement: str) -> AppTest:
-    test = well(page("sql"))
-    test.text_area(key="sql_text").set_value(statement)
-    return well(test.button[0].click().run())
 
 
 def test_sql_answers_and_keeps_the_statement_in_the_url(filled):
@@ -247,11 +250,9 @@ def test_sql_shows_shapes_of_other_systems_as_a_hint(filled):
 
 
 def test_without_a_database_the_app_says_what_to_do(clean_environment, tmp_path):
-    import streamlit as st
-
     from geofix_dashboard import app
 
-    st.cache_data.clear()
+    data.forget()
     for role in ("DATABASE", "READER"):
         clean_environment.setenv(f"GEOFIX_{role}_URL", f"postgresql://nobody:secret@/none?host={tmp_path}")
     get_settings.cache_clear()
@@ -264,9 +265,7 @@ def test_without_a_database_the_app_says_what_to_do(clean_environment, tmp_path)
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_says_that_the_database_is_down(clean_environment, tmp_path, name):
-    import streamlit as st
-
-    st.cache_data.clear()
+    data.forget()
     for role in ("DATABASE", "WRITER", "READER"):
         clean_environment.setenv(f"GEOFIX_{role}_URL", f"postgresql://nobody:secret@/none?host={tmp_path}")
     get_settings.cache_clear()
@@ -319,7 +318,7 @@ def test_one_photo_is_shown_with_all_its_answers(filled):
     said = text_of(well(page("accuracy", evaluation="first", view="photos", photo_id=str(unanswered))))
     assert "it counts as wrong" in said
     said = text_of(well(page("accuracy", evaluation="first", view="photos", photo_id="999999")))
-    assert "did not ask about this photo" in said
+    assert "did not ask about this photo." in said
 
 
 def test_errors_show_splits_by_what_training_saw(filled):

@@ -13,6 +13,7 @@ from geofix.database.queries import dashboard, dashboard_accuracy, dashboard_cov
 from geofix.database.queries.dashboard_examples import EXAMPLES
 from geofix.database.sandbox import ask
 from geofix.evaluation.metrics import wilson
+from geofix.evaluation.service import compare_evaluations
 from geofix.settings import get_settings
 from geofix.spatial import s2
 from geofix_dashboard import accuracy_tables as tables
@@ -35,9 +36,30 @@ def by_country(conn, count, name, *args):
     """A table of regions: `count` of the photos of an evaluation, with their countries."""
     every = dashboard_accuracy.asked(conn, name)
     regions = dashboard_accuracy.regions_of(conn, name, "country", every)
-    names = dashboard_accuracy.places(conn, tables.regions_within(every, regions), 0.001)
     *others, threshold_m = args
-    return count(every, *others, regions, names, threshold_m)
+    return count(
+        every, *others, regions, lambda ids, _shapes: dashboard_accuracy.places(conn, ids, 0.001), threshold_m
+    )
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_the_fullest_regions_alone_are_named(filled, limit):
+    with connect("reader") as conn:
+        every = dashboard_accuracy.asked(conn, "first")
+        regions = dashboard_accuracy.regions_of(conn, "first", "country", every)
+        named = []
+
+        def names(ids, shapes):
+            named.append((len(ids), shapes))
+            return dashboard_accuracy.places(conn, ids, 0.001 if shapes else None)
+
+        rows = tables.by_region(every, regions, names, T, limit=limit)
+        whole = by_country(conn, tables.by_region, "first", T)
+        outside = tables.by_region(every.only(regions == 0), regions, names, T)
+    assert named == [(min(limit, 3), limit == 4), (0, True)] and set(rows["places"]) == {4}
+    assert list(rows["code"]) == list(whole["code"])[:limit] == ["AR", "BE", "CO", "-"][:limit]
+    assert rows["place"].notna().all() and rows["shape"].notna().sum() == (3 if limit == 4 else 0)
+    assert list(outside["code"]) == ["-"] and outside["shape"].isna().all()
 
 
 def test_error_lines_are_a_fixed_choice_of_the_answered(filled):
@@ -175,6 +197,10 @@ PAIRS = """
 SELECT count(*) FILTER (WHERE a.hit AND NOT b.hit), count(*) FILTER (WHERE b.hit AND NOT a.hit), count(*)
 FROM evaluation_hits('first', %(t)s) AS a JOIN evaluation_hits('second', %(t)s) AS b USING (photo_id)
 """
+ANSWERED = """
+SELECT count(a.error_m + b.error_m)
+FROM evaluation_hits('first', %(t)s) AS a JOIN evaluation_hits('second', %(t)s) AS b USING (photo_id)
+"""
 # Asked photo by photo: is one of the first K answers near enough?
 FOUND = """
 SELECT count(*), count(*) FILTER (WHERE EXISTS (
@@ -196,6 +222,11 @@ def test_comparison_and_recall_keep_to_the_protocol(filled, drop):
             rows = tables.compare_cells(first, second, 6, t)
             counted = tuple(int(rows[name].sum()) for name in ("gains", "losses", "n"))
             assert counted == conn.execute(PAIRS, {"t": t}).fetchone() and 0 < counted[2] < TOTAL
+            found = compare_evaluations(conn, "first", "second", threshold_m=t, replicates=20)
+            share = next(iter(found["recall"].values()))
+            assert (share["only_a"], share["only_b"], found["n"]) == counted
+            assert found["left_out"] == TOTAL - found["n"]
+            assert found["median_m"]["n"] == conn.execute(ANSWERED, {"t": t}).fetchone()[0]
             best = dashboard_accuracy.best_errors(conn, "first", (1, 2, 3), t, first)
             for row in tables.recall(first, best, (1, 2, 3), (t,)).itertuples():
                 found = conn.execute(FOUND, {"k": row.k, "t": row.radius_m}).fetchone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from psycopg.pq import TransactionStatus
 from small_world import DIMENSION, PHOTOS, SEQUENCES, TOWNS, SmallWorld, photos
 
 from geofix.codes import embed_store
@@ -90,6 +91,44 @@ def test_a_broken_file_is_told_and_tried_again(small, tmp_path):
         from geofix.database.ownership import delete_dataset
 
         delete_dataset(conn, "more")
+
+
+@pytest.mark.parametrize("kind", ["photos", "aerial"])
+def test_no_transaction_is_open_while_pictures_are_embedded(small, model, monkeypatch, kind):
+    """An hour's work would else keep every vacuum from wiping what was deleted meanwhile."""
+    states = []
+
+    def watched(encoder, items, **options):
+        def watching():
+            for item in items:
+                states.append(conn.info.transaction_status)
+                yield item
+
+        return embed_images(encoder, watching(), **options)
+
+    monkeypatch.setattr(embed_work, "PAGE", 7)
+    monkeypatch.setattr(embed_store, "embed_images", watched)
+    with connect() as conn:
+        embed_all(conn, model, kind, batch_size=8, workers=1)
+    assert len(states) > 14 and set(states) == {TransactionStatus.IDLE}
+
+
+def test_failures_do_not_pile_up_where_nothing_is_stored(small, model, monkeypatch):
+    held = []
+
+    def failing(encoder, items, *, report, **options):
+        for key, _ in items:
+            report.add_failure(key, "broken")
+            held.append(len(report.failures))
+        return iter(())
+
+    monkeypatch.setattr(embed_work, "PAGE", 7)
+    monkeypatch.setattr(embed_store, "_FAILURES", 10)
+    monkeypatch.setattr(embed_store, "embed_images", failing)
+    with connect() as conn:
+        result = embed_all(conn, model, "photos", workers=1)
+    assert (result.failed, len(result.failures), result.embedded) == (ALL, 10, 0)
+    assert max(held) == 7 and result.failures[0][1] == "broken"
 
 
 def test_rows_of_photos_that_are_gone_or_there_already_are_left_out(small, model):

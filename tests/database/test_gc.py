@@ -14,8 +14,9 @@ from geofix.cli import gc as gc_cli
 from geofix.database import ownership
 from geofix.database.engine import connect
 from geofix.database.garbage import collect
-from geofix.database.queries import leaves
+from geofix.database.queries import code_ranges, garbage, leaves
 from geofix.database.queries.models import find_model
+from geofix.database.upkeep import check_database
 from geofix.errors import TransientError
 from geofix.settings import get_settings
 from geofix.storage import readable_bytes
@@ -127,6 +128,34 @@ def test_gc_wipes_deleted_vectors_but_no_indexed_leaf(world: World, db: Database
         names = {item.name for item in collect(conn, get_settings()) if item.kind == "deleted rows in a leaf"}
         assert f"photo_embedding_{plain}" in names and f"photo_embedding_{indexed}" not in names
         assert conn.execute("SELECT count(*) FROM photo_embedding").fetchone() == (80,)
+
+
+def test_codes_in_the_making_are_found_when_gc_may_remove_them_and_never_vacuumed(db: Database) -> None:
+    kind = "codes left in the making"
+    with connect() as conn:
+        (job_id,) = conn.execute(
+            "INSERT INTO job (kind, state, finished_at, specification)"
+            " VALUES ('codes', 'failed', now() - interval '1 minute', '{}') RETURNING job_id"
+        ).fetchone()
+        code_ranges.create_making(conn, job_id)
+        table = f"cell_code_making_{job_id.hex}"
+        conn.execute(
+            f"INSERT INTO geofix_leaf.{table} SELECT n, '[1,0]', true, true FROM generate_series(1, 50) AS n"
+        )
+        conn.commit()
+        conn.execute(f"DELETE FROM geofix_leaf.{table} WHERE s2_id < 9")
+        conn.commit()
+        conn.execute("SELECT pg_stat_force_next_flush()")
+        conn.commit()
+        assert table not in {row[0] for row in garbage.bloated_leaves(conn)}
+        assert all(check.ok for check in check_database(conn))  # it may be tried again
+        assert kind not in {item.kind for item in collect(conn, get_settings())}
+        conn.execute("UPDATE job SET finished_at = now() - interval '9 days'")
+        assert {check.name: check.found for check in check_database(conn) if not check.ok} == {kind: table}
+        assert kind in {item.kind for item in collect(conn, get_settings())}
+        assert all(check.ok for check in check_database(conn))
+        assert garbage.vacuum_leaf(conn, table) == 0  # gone since it was listed
+        assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_gc_runs_alone(world: World, db: Database) -> None:

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from threading import Timer
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -20,13 +19,15 @@ from geofix.cli.main import app
 from geofix.database import engine, shard_copy, shard_moves, shard_pieces
 from geofix.database.engine import connect
 from geofix.database.garbage import collect
-from geofix.database.queries import codes, shard_switch
+from geofix.database.queries import codes, shard_indexes, shard_switch
 from geofix.database.queries import shard_pieces as queries
 from geofix.database.queries.leaves import orphan_leaves
 from geofix.database.shard_moves import distribute, give_up
+from geofix.database.shards import check_shards
 from geofix.database.upkeep import check_database
 from geofix.errors import ServiceError, SpaceError, TransientError, UsageError
-from geofix.jobs.specs import Work, parse
+from geofix.jobs import runner, service
+from geofix.jobs.specs import parse
 from geofix.settings import get_settings
 
 ON_SHARD = "SELECT relname FROM pg_class WHERE relnamespace = 'geofix_shard'::regnamespace AND relkind = 'r'"
@@ -87,7 +88,7 @@ def after(function, calls=1):
 MOMENTS = {
     "planned": (shard_copy, "fill", None),
     "in the second piece": (shard_copy, "_send", 4),
-    "while indexes are built": (queries, "create_hnsw", 2),
+    "while indexes are built": (shard_indexes, "create_hnsw", 2),
     "between foreign tables": (shard_switch, "create_foreign", 1),
     "before the switch commits": (shard_switch, "switch", 1),
     "after the switch": (shard_pieces, "clean", None),
@@ -190,13 +191,108 @@ def test_what_arrives_otherwise_than_sent_is_not_switched_to(moved, monkeypatch)
 
 
 def test_two_moves_of_one_code_set_do_not_meet(moved, monkeypatch):
-    monkeypatch.setattr(shard_moves, "_LOCK_S", 0.3)
+    monkeypatch.setattr(shard_pieces, "_LOCK_S", 0.3)
     with connect() as conn, connect() as other:
         key = codes.find_code_set(conn, "moved").code_set_id
         assert queries.try_lock(other, key)
         with pytest.raises(TransientError, match="Another process is moving"):
             distribute(conn, "moved", NAMES)
         queries.unlock(other, key)
+
+
+def test_names_of_tables_never_come_again(moved):
+    seen = []
+    for names in (["a", "b"], ["local"], ["a", "b"], ["local"]):
+        with connect() as conn:
+            distribute(conn, "moved", names)
+            key = codes.find_code_set(conn, "moved").code_set_id
+            seen += [piece.table for piece in queries.pieces(conn, code_set_id=key)]
+    assert len(seen) == len(set(seen)) == 4
+
+
+def test_nothing_is_cleared_of_a_code_set_that_is_being_moved(moved, monkeypatch):
+    with monkeypatch.context() as patch, connect() as conn:
+        patch.setattr(shard_pieces, "clean", lambda conn: 0)
+        for names in (NAMES, ["local"]):
+            distribute(conn, "moved", names)
+    with connect() as conn, connect() as mover:
+        key = codes.find_code_set(conn, "moved").code_set_id
+        assert queries.try_lock(mover, key)
+        assert shard_pieces.clean(conn) == 0
+        assert len(queries.pieces(conn, code_set_id=key, states=["gone"])) == len(NAMES)
+        monkeypatch.setattr(shard_pieces, "_LOCK_S", 0.1)
+        done = CliRunner().invoke(app, ["codes", "drop", "moved", "--yes"])
+        assert done.exit_code == 4 and "Another process is moving" in done.output
+        queries.unlock(mover, key)
+        real = shard_pieces.opened
+
+        def opened(parts, what):
+            assert not queries.try_lock(mover, key)
+            return real(parts, what)
+
+        monkeypatch.setattr(shard_pieces, "opened", opened)
+        assert shard_pieces.clean(conn) == len(NAMES)
+        assert queries.try_lock(mover, key)
+        queries.unlock(mover, key)
+    assert remote_tables(moved) == expected_tables()
+
+
+SPOILED = {
+    "a gap": (
+        "_planned",
+        "DELETE FROM geofix.shard_piece WHERE state = 'filling' AND piece = 1",
+        "begins at",
+    ),
+    "a gap at last": (
+        "_stage",
+        "DELETE FROM geofix.shard_piece WHERE state = 'filling' AND piece = 0",
+        "begins at",
+    ),
+    "too few": (
+        "_stage",
+        "UPDATE geofix.shard_piece SET cells = cells - 1 WHERE state = 'filling'",
+        "hold .* cells of",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_pieces_that_are_not_the_whole_set_are_not_switched_to(moved, monkeypatch, what):
+    step, statement, message = SPOILED[what]
+    real = getattr(shard_moves, step)
+
+    def spoiling(conn, *arguments):
+        result = real(conn, *arguments)
+        conn.execute(statement)
+        return result
+
+    with monkeypatch.context() as patch, connect() as conn:
+        patch.setattr(shard_moves, step, spoiling)
+        with pytest.raises(ServiceError, match=f"not the whole code set: .*{message}"):
+            distribute(conn, "moved", ["a", "b"])
+    assert same_answers()
+    with connect() as conn:
+        assert give_up(conn, "moved")
+
+
+def test_a_shard_that_its_reader_cannot_read_is_not_switched_to(moved):
+    mapping = "ALTER USER MAPPING FOR geofix_reader SERVER geofix_shard_a OPTIONS (SET password '{}')"
+    with connect() as conn:
+        conn.execute(mapping.format("wr0ng"))
+    try:
+        with (
+            connect() as conn,
+            pytest.raises(ServiceError, match=r"geofix_reader cannot read .* geofix_shard_a"),
+        ):
+            distribute(conn, "moved", ["a", "b"])
+        assert same_answers()
+        with connect() as conn, connect("reader") as reader:
+            assert [state.ok for state in check_shards(conn, reader)] == [False, True, True]
+    finally:
+        with connect() as conn:
+            conn.execute(mapping.format(moved.family.passwords["geofix_reader"]))
+    with connect() as conn:
+        assert distribute(conn, "moved", ["a", "b"])["resumed"]
 
 
 def test_searches_go_on_through_moves_out_and_home(moved):
@@ -238,9 +334,11 @@ def test_commands_and_job_move_and_dropped_codes_leave_nothing(moved, tmp_path):
 
     made = run("codes", "distribute", "moved", "--shards", "a", "c")
     assert [piece["shard"] for piece in made["pieces"]] == ["a", "c"] and same_answers()
-    with connect() as conn:
-        job = parse("distribute", {"code_set": "moved", "shards": "local"})
-        assert job.run(Work(conn, uuid4(), 1, lambda: None))["pieces"][0]["shard"] == "local"
+    for target in ("b", "local"):
+        job = service.submit(parse("distribute", {"code_set": "moved", "shards": target}), publish=False)
+        row = runner.run_inline(job.job_id)
+        assert row.state == "succeeded" and row.result["pieces"][0]["shard"] == target, row
+        assert row.result["pieces"][0]["cells"] == N and same_answers()
     moved.publish("short", index=False)
     run("codes", "distribute", "short", "--shards", "a,b")
     run("codes", "drop", "short", "--yes")

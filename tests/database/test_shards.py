@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
+from multiprocessing import get_context
 
 import numpy as np
 import psycopg
@@ -17,15 +21,16 @@ from typer.testing import CliRunner
 from geofix.cli.main import app
 from geofix.codes.complete import complete_query
 from geofix.codes.index import build_index, measure_recall
-from geofix.database import engine
+from geofix.database import engine, restore_home, shard_copy
 from geofix.database.backup import backup
 from geofix.database.embedded import bootstrap
 from geofix.database.engine import connect
-from geofix.database.queries import codes
+from geofix.database.queries import codes, shard_indexes
 from geofix.database.queries.shard_pieces import pieces
+from geofix.database.shard_moves import distribute
 from geofix.database.shards import add_shard, check_shards, remove_shard
 from geofix.database.upkeep import check_database, restore_and_migrate
-from geofix.errors import BadInputError, ServiceError, UsageError
+from geofix.errors import BadInputError, ServiceError, TransientError, UsageError
 from geofix.settings import get_settings
 from geofix.spatial import s2
 
@@ -40,7 +45,9 @@ REGIONS = {
 }
 
 STATEMENT = """
-SELECT geofix.pieces_statement(array_agg(leaf), array_agg(inside), 10, %s)
+SELECT geofix.pieces_statement(
+         array_agg(leaf ORDER BY lo), array_agg(inside ORDER BY lo), array_agg(%s), 10, 18),
+       array_agg(lo ORDER BY lo)
 FROM geofix.pieces_in_scope(%s, NULL, '{}')
 """
 
@@ -95,29 +102,30 @@ def test_other_readers_of_codes_see_no_difference(shards):
     assert listed["spread"] > N * 36
 
 
-def explained(conn, statement, query):
+def explained(conn, statement, query, los):
     conn.execute(
-        "CREATE OR REPLACE FUNCTION pg_temp.plan(statement text, q halfvec) RETURNS SETOF text"
-        " LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE 'EXPLAIN (VERBOSE) ' || statement USING q; END $$"
+        "CREATE OR REPLACE FUNCTION pg_temp.plan(statement text, q halfvec, los bigint[]) RETURNS SETOF text"
+        " LANGUAGE plpgsql AS $$ BEGIN"
+        " RETURN QUERY EXECUTE 'EXPLAIN (VERBOSE) ' || statement USING q, los; END $$"
     )
-    rows = conn.execute("SELECT pg_temp.plan(%s, %s)", (statement, query)).fetchall()
+    rows = conn.execute("SELECT pg_temp.plan(%s, %s, %s)", (statement, query, los)).fetchall()
     return "\n".join(row[0] for row in rows)
 
 
-@pytest.mark.parametrize("dimension", [18, None])
-def test_order_and_limit_travel_to_every_shard_and_its_index_answers(shards, dimension):
+@pytest.mark.parametrize("exact", [False, True])
+def test_order_and_limit_travel_to_every_shard_and_its_index_answers(shards, exact):
     query = HalfVector(complete_query(asked(1).astype(np.float16))[0])
     with connect() as conn:
         key = codes.find_code_set(conn, "spread").code_set_id
-        statement = conn.execute(STATEMENT, (dimension, key)).fetchone()[0]
-        plan = explained(conn, statement, query)
+        statement, los = conn.execute(STATEMENT, (exact, key)).fetchone()
+        plan = explained(conn, statement, query, los)
     sent = re.findall(r"Remote SQL: (.*)", plan)
     assert plan.count("Async Foreign Scan") == len(sent) == len(NAMES)
     for text, server in zip(sent, shards.shards.values(), strict=True):
         assert " ORDER BY " in text and text.endswith("LIMIT 10::bigint")
         with psycopg.connect(server.url("reader"), options="-c enable_seqscan=off") as remote:
             there = "\n".join(row[0] for row in remote.execute(f"EXPLAIN {text}"))
-        assert ("_hnsw" in there) == (dimension is not None), there
+        assert ("_hnsw" in there) != exact, there
 
 
 def test_a_region_asks_only_the_shards_that_hold_it(shards):
@@ -193,11 +201,33 @@ def test_check_compares_what_is_there(shards):
         remote.execute(f"UPDATE geofix_shard.{piece.table} SET has_aerial = NOT has_aerial")
 
 
-def test_an_index_is_built_anew_on_every_shard(shards):
+def test_an_index_is_built_anew_on_every_shard(shards, monkeypatch):
+    def build(**parameters):
+        with connect() as conn:
+            return build_index(conn, codes.find_code_set(conn, "spread"), **parameters)
+
+    assert build(m=8, ef_construction=32)["bytes"] > 0
     with connect() as conn:
-        made = build_index(conn, codes.find_code_set(conn, "spread"), m=8, ef_construction=32)
-        assert codes.find_code_set(conn, "spread").index_parameters["m"] == 8 and made["bytes"] > 0
-        build_index(conn, codes.find_code_set(conn, "spread"))
+        assert codes.find_code_set(conn, "spread").index_parameters["m"] == 8
+    piece = pieces_of("spread")[0]
+    with psycopg.connect(shards.shards["a"].url()) as remote:
+        remote.execute(f"UPDATE geofix_shard.{piece.table} SET has_aerial = NOT has_aerial")
+    with monkeypatch.context() as patch, psycopg.connect(shards.shards["a"].url("reader")) as search:
+        patch.setattr(shard_indexes, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms'")
+        patch.setattr(shard_copy, "_ATTEMPTS", 1)
+        search.execute(f"SELECT FROM geofix_shard.{piece.table} LIMIT 1")  # a long one
+        with pytest.raises(TransientError, match="held by long queries"):
+            build()
+    build()
+    with psycopg.connect(shards.shards["a"].url()) as remote:
+        made = remote.execute("SELECT indexname FROM pg_indexes WHERE tablename = %s", (piece.table,))
+        assert {row[0].removeprefix(piece.table) for row in made} == {"_key", "_hnsw"}
+    try:  # building an index proves nothing of what is there
+        assert pieces_of("spread")[0].checksum == piece.checksum
+        assert "another checksum" in run("shards", "check", "--full", code=4)["shards"][0]["message"]
+    finally:
+        with psycopg.connect(shards.shards["a"].url()) as remote:
+            remote.execute(f"UPDATE geofix_shard.{piece.table} SET has_aerial = NOT has_aerial")
 
 
 def test_passwords_are_kept_from_everybody(shards):
@@ -221,7 +251,7 @@ def test_unfit_servers_are_refused(shards, tmp_path):
         for name, url, message in [
             ("local", a.url(), "no name"),
             ("a", a.url(), "exists"),
-            ("d", a.url(), "tables of another database"),
+            ("d", a.url(), "is shard a already"),
             ("d", shards.home.url(), "database itself"),
             ("d", a.url("postgres"), "no password"),
             ("d", "postgresql://somewhere", "names no user"),
@@ -238,6 +268,33 @@ def test_unfit_servers_are_refused(shards, tmp_path):
             remove_shard(conn, "z")
 
 
+OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt():
+    raise InterruptedError
+
+
+def restored_until(url, file, end):
+    """Restore, and end so before keys and indexes are made."""
+    real = restore_home.subprocess.run
+
+    def ending(command, **options):
+        if "--section=post-data" in command:
+            end()
+        return real(command, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restore_home.subprocess, "run", ending)
+        restore_and_migrate(url, file, get_settings())
+
+
 def test_a_backup_brings_every_code_home(shards, tmp_path):
     file = tmp_path / "all.dump"
     with pytest.raises(UsageError, match="live on other servers"):
@@ -248,11 +305,31 @@ def test_a_backup_brings_every_code_home(shards, tmp_path):
     with psycopg.connect(shards.home.url("postgres", database="restored"), autocommit=True) as admin:
         bootstrap.create_extensions(admin)
     url = shards.home.url(database="restored")
-    assert restore_and_migrate(url, file, get_settings())["came_home"][-1:] == ["spread"]
+    process = get_context("fork").Process(target=restored_until, args=(url, file, die))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(InterruptedError):
+        restored_until(url, file, interrupt)
+    with psycopg.connect(url, autocommit=True) as conn:
+        deadline = time.monotonic() + 30
+        while conn.execute(OTHERS).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert conn.execute("SELECT to_regnamespace('geofix')").fetchone() == (None,)
+    done = restore_and_migrate(url, file, get_settings(), memory_bytes=1)
+    assert "spread" not in done["came_home"] and done["left"][-1]["code_set"] == "spread"
+    megabytes = re.fullmatch(
+        r"geofix codes distribute spread --back --memory-mb (\d+)", done["left"][-1]["command"]
+    )
     with connect("reader") as conn:
         wanted = answers(conn, "spread", asked(2), 50)
     with psycopg.connect(url) as conn:
         register_vector(conn)
+        assert answers(conn, "spread", asked(2), 50) == wanted
+        for item in done["left"]:
+            distribute(conn, item["code_set"], ["local"], memory_bytes=int(megabytes[1]) << 20)
+        assert conn.execute("SELECT count(*) FROM geofix.shard").fetchone() == (0,)
         assert answers(conn, "spread", asked(2), 50) == wanted
         assert conn.execute("SELECT count(*) FROM geofix.shard_piece").fetchone() == (0,)
         assert [check.name for check in check_database(conn) if not check.ok] == []

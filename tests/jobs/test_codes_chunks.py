@@ -6,16 +6,18 @@ import time
 from pathlib import Path
 
 import pytest
-from code_world import LEVEL, NORTH, SOUTH, WEST, fill
+from code_world import EAST, LEVEL, NORTH, SOUTH, WEST, fill
 from job_helpers import Workers, chunks_of, wait_for, wait_state
 
+from geofix.codes import recipes
 from geofix.codes.build import build_code_set
 from geofix.database.engine import connect
 from geofix.database.garbage import collect
+from geofix.database.queries import code_ranges
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries.leaves import orphan_leaves
 from geofix.database.queries.models import find_model
-from geofix.errors import JobFailedError
+from geofix.errors import BadInputError, JobFailedError
 from geofix.ingest.region_text import region_ewkb
 from geofix.jobs import runner, service
 from geofix.jobs.specs import parse
@@ -31,6 +33,12 @@ BLOCKS = "SELECT s2_id, lo, hi, cells FROM cell_block WHERE code_set_id = %s ORD
 OWN = ("code_set_id", "name", "bytes")
 LEAVES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'geofix_leaf' AND tablename ~ '^cell_code'"
 REGION = f"POLYGON(({WEST} {SOUTH}, 7.425 {SOUTH}, 7.42 {NORTH}, {WEST} {NORTH}, {WEST} {SOUTH}))"
+# Two corners of the town: between the ids of their cells lies most of it.
+CORNERS = (
+    f"MULTIPOLYGON((({WEST} {SOUTH}, 7.41 {SOUTH}, 7.41 47.41, {WEST} 47.41, {WEST} {SOUTH})),"
+    f"((7.43 47.42, {EAST} 47.42, {EAST} {NORTH}, 7.43 {NORTH}, 7.43 47.42)))"
+)
+BETWEEN = f"POLYGON((7.412 {SOUTH}, 7.428 {SOUTH}, 7.428 47.41, 7.412 47.41, 7.412 {SOUTH}))"
 HIDE = """
 WITH gone AS (
   DELETE FROM aerial_embedding
@@ -176,3 +184,89 @@ def test_what_was_left_in_the_making_goes_with_the_garbage(snapshot: Path) -> No
     service.retry(job_id)
     with pytest.raises(JobFailedError, match="has been removed"):
         service.require_success(runner.run_inline(job_id))
+
+
+@pytest.mark.parametrize("recipe", ["cellmean", "aerial", "prototype", "hybrid"])
+def test_a_region_reads_what_lies_in_it_and_makes_the_bytes_of_a_whole(
+    snapshot: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first id to the last of two corners lies most of the town: none of it is read or averaged."""
+    kappa = {"kappa": 0.7} if recipe == "hybrid" else {}
+    counted: dict[str, int] = {}
+
+    def count(where: object, name: str, result: int | None) -> None:
+        used = getattr(where, name)
+
+        def counting(*args: object, **more: object) -> object:
+            made = used(*args, **more)
+            counted[name] = counted.get(name, 0) + len(args[0] if result is None else made[result])
+            return made
+
+        monkeypatch.setattr(where, name, counting)
+
+    count(code_ranges, "read_vectors", 0)
+    count(recipes, "cell_means", None)
+    directly("whole", snapshot, recipe=recipe, **kappa)
+    everything = dict(counted)
+    counted.clear()
+    with connect() as conn:
+        region, between = region_ewkb(conn, CORNERS), region_ewkb(conn, BETWEEN)
+    directly("corners", snapshot, recipe=recipe, region_ewkb=region, **kappa)
+    whole, part = (stored(name) for name in ("whole", "corners"))
+    ids = {row[0] for row in part[0]}
+    assert 10 < len(ids) < 0.35 * len(whole[0])
+    low, high = min(ids), max(ids)
+    assert sum(low <= row[0] <= high for row in whole[0]) > 2 * len(ids)
+    if recipe != "hybrid":  # whose M is that of the codes in it
+        assert part[0] == [row for row in whole[0] if row[0] in ids]
+    share = len(ids) / len(whole[0])
+    assert counted.get("cell_means", 0) <= 1.5 * share * everything.get("cell_means", 0)
+    assert counted["read_vectors"] <= 0.45 * everything["read_vectors"]
+    if recipe in ("cellmean", "prototype"):
+        with connect() as conn:
+            far = region_ewkb(conn, "POLYGON((1 1, 2 1, 2 2, 1 1))")
+        with pytest.raises(BadInputError, match="would be empty"):
+            directly("far", snapshot, recipe=recipe, region_ewkb=far)
+    directly("between", snapshot, recipe=recipe, region_ewkb=between, **kappa)
+    assert not ids & {row[0] for row in stored("between")[0]}
+
+
+def test_planning_takes_memory_by_cell_not_by_picture(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def reading(*args: object) -> dict[str, object]:
+        found = code_ranges_read(*args)
+        rows.append(max(len(values) for values in found.values()))
+        return found
+
+    code_ranges_read = code_ranges.read_columns
+    monkeypatch.setattr(code_ranges, "read_columns", reading)
+    for recipe in ("cellmean", "aerial"):
+        directly(recipe, snapshot, recipe=recipe)
+        assert rows.pop() == len(stored(recipe)[0]) and rows == []
+
+
+def test_a_running_backup_holds_up_no_code_set(snapshot: Path, db: Database) -> None:
+    """It reads every table there is until it ends, and a table that is read cannot be dropped."""
+    directly("directly", snapshot)
+    job_id = service.submit(given("set", snapshot), publish=False).job_id
+    assert runner.execute(job_id, "me")
+    table = f"geofix_leaf.cell_code_making_{job_id.hex}"
+    kind = "codes left in the making"
+    with db.connect() as dump:
+        dump.execute(f"LOCK TABLE {table} IN ACCESS SHARE MODE")
+        with connect() as conn:
+            # So that whoever waits fails instead.
+            conn.execute(f"ALTER DATABASE {conn.info.dbname} SET lock_timeout = '10s'")
+        service.require_success(runner.run_inline(job_id))
+        assert stored("set") == stored("directly") and leaves() == 3
+        with connect() as conn:
+            assert not code_ranges.has_making(conn, job_id)  # a late attempt must not go on with it
+            assert orphan_leaves(conn) == []
+            left = [item for item in collect(conn, get_settings()) if item.kind == kind]
+            assert [(item.state, "backup" in item.note) for item in left] == [("kept", True)]
+    with connect() as conn:
+        assert [item.state for item in collect(conn, get_settings()) if item.kind == kind] == ["removed"]
+    assert leaves() == 2

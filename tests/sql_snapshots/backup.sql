@@ -7,5 +7,11 @@ SELECT c.relname, s.srvname FROM pg_class c JOIN pg_namespace n ON n.oid = c.rel
 JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver
 WHERE n.nspname IN ('geofix', 'geofix_leaf') ORDER BY 1
 
+-- HAS_PIECES
+SELECT to_regclass('geofix.shard_piece') IS NOT NULL
+
+-- FOREIGN_SIZE
+SELECT coalesce(sum(bytes), 0)::bigint FROM geofix.shard_piece WHERE state = 'live' AND shard_id IS NOT NULL
+
 -- HAS_SCHEMA
 SELECT to_regnamespace('geofix') IS NOT NULL AND to_regclass('geofix.dataset') IS NOT NULL

@@ -1,6 +1,9 @@
 -- EVALUATIONS
 SELECT s.*, e.metrics, e.snapshot_id FROM geofix.evaluation_summary s JOIN geofix.evaluation e USING (evaluation_id)
-ORDER BY s.created_at
+ORDER BY s.created_at, evaluation_id
+
+-- HAS_PHOTOS
+SELECT EXISTS (SELECT FROM geofix.evaluation_photo WHERE evaluation_id = geofix.evaluation_id(%(name)s))
 
 -- COMPARISON
 SELECT comparison FROM geofix.evaluation WHERE evaluation_id = geofix.evaluation_id(%(name)s)
@@ -26,7 +29,7 @@ SELECT region_id FROM geofix.region WHERE level = %(level)s AND code = %(code)s
 
 -- PLACES
 SELECT r.region_id, r.code, r.name AS place,
-       public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s, true), 5) AS shape
+       public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s::float8, true), 5) AS shape
 FROM geofix.region r WHERE r.region_id = ANY (%(ids)s::bigint[])
 
 -- BEST

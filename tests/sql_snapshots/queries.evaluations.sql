@@ -2,7 +2,7 @@
 SELECT * FROM geofix.evaluation WHERE name = %(name)s
 
 -- LIST
-SELECT * FROM geofix.evaluation_summary ORDER BY created_at
+SELECT * FROM geofix.evaluation_summary ORDER BY created_at, evaluation_id
 
 -- WITH_DATASETS
 SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, m.name AS model, e.n, e.metrics, asked.datasets
@@ -63,7 +63,7 @@ LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_
 WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
 
 -- ORIGINS
-SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id
+SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id, coalesce(p.gps_accuracy_m, 0)::float8
 FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
 WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
 

@@ -80,6 +80,7 @@ WHERE j.job_id = e.job_id AND j.state IN ('succeeded', 'failed', 'cancelled', 'p
 SELECT c.relname, s.n_dead_tup, pg_total_relation_size(c.oid) FROM pg_class c
 JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind = 'r' AND s.n_dead_tup > 0
+  AND NOT starts_with(c.relname, 'cell_code_making_')
   AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am a ON a.oid = x.relam
                   WHERE i.indrelid = c.oid AND a.amname = 'hnsw')
 ORDER BY 1

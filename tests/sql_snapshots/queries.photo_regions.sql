@@ -43,6 +43,13 @@ WHERE p.photo_id IN (
 -- FORGET_TODO
 DELETE FROM photo_region r USING region_todo t WHERE r.photo_id = t.photo_id AND r.level = %(level)s
 
+-- FORGET_NEAREST
+DELETE FROM photo_region r USING region_todo t
+WHERE r.photo_id = t.photo_id AND r.level = %(level)s AND r.distance_m > 0
+
+-- KEEP_LACKING
+DELETE FROM region_todo t USING photo_region r WHERE r.photo_id = t.photo_id AND r.level = %(level)s
+
 -- ANALYZE_TODO
 ANALYZE region_todo (photo_id)
 
@@ -92,8 +99,9 @@ ON CONFLICT DO NOTHING
 
 -- ASSIGN_NEAREST
 WITH lacking AS MATERIALIZED (
-    SELECT t.photo_id, t.geom, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
+    SELECT t.photo_id, t.geom, own.region_id AS country_id, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
     FROM region_todo t
+    LEFT JOIN photo_region own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
     CROSS JOIN LATERAL (
         SELECT ST_X(t.geom) AS lon, ST_Y(t.geom) AS lat, %(max_m)s::float8 / 110574 AS dlat
     ) at
@@ -112,8 +120,9 @@ WITH lacking AS MATERIALIZED (
     SELECT DISTINCT ON (r.region_id) r.region_id, part.region_id AS country_id
     FROM region r
     JOIN region_part part ON part.level = 'country' AND ST_Intersects(part.geom, ST_PointOnSurface(r.geom))
+    JOIN region country ON country.region_id = part.region_id
     WHERE r.level = 'admin1' AND %(level)s = 'admin1'
-    ORDER BY r.region_id, part.region_id
+    ORDER BY r.region_id, country.area_km2, country.code
 )
 INSERT INTO photo_region (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
@@ -132,6 +141,9 @@ CROSS JOIN LATERAL (
                     AND part.geom && ST_Expand(ST_Translate(p.geom, -360, 0), p.dlon, p.dlat))
                 OR (ST_X(p.geom) - p.dlon < -180
                     AND part.geom && ST_Expand(ST_Translate(p.geom, 360, 0), p.dlon, p.dlat)))
+              AND (p.country_id IS NULL
+                OR (part.region_id, p.country_id) IN (SELECT home.region_id, home.country_id FROM admin1_home home)
+                OR part.region_id NOT IN (SELECT home.region_id FROM admin1_home home))
             OFFSET 0
         ) part
     ) candidate
@@ -153,10 +165,6 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) near
 WHERE near.distance_m <= %(max_m)s
-  AND (%(level)s <> 'admin1' OR NOT EXISTS (
-    SELECT FROM photo_region c
-    JOIN admin1_home home ON home.region_id = near.region_id
-    WHERE c.photo_id = p.photo_id AND c.level = 'country' AND c.region_id <> home.country_id))
 ON CONFLICT DO NOTHING
 
 -- COUNT_REGIONS

@@ -3,8 +3,7 @@ SELECT generation, target FROM geofix.shard_move WHERE code_set_id = %(code_set_
 
 -- INSERT_MOVE
 INSERT INTO geofix.shard_move (code_set_id, generation, target)
-SELECT %(code_set_id)s, coalesce(max(generation), 0) + 1, %(target)s FROM geofix.shard_piece
-WHERE code_set_id = %(code_set_id)s RETURNING generation
+VALUES (%(code_set_id)s, nextval('geofix.shard_generation'), %(target)s) RETURNING generation
 
 -- DELETE_MOVE
 DELETE FROM geofix.shard_move WHERE code_set_id = %(code_set_id)s
@@ -20,9 +19,17 @@ WHERE (%(code_set_id)s::bigint IS NULL OR p.code_set_id = %(code_set_id)s)
   AND (%(shard_id)s::bigint IS NULL OR p.shard_id = %(shard_id)s) AND p.state = ANY (%(states)s)
 ORDER BY p.code_set_id, p.generation, p.piece
 
+-- GONE
+SELECT DISTINCT code_set_id FROM geofix.shard_piece WHERE state = 'gone' ORDER BY 1
+
+-- HOLD_GONE
+SELECT p.code_set_id, p.generation, p.piece, p.shard_id, p.lo, p.hi, p.cells, p.checksum, p.bytes, p.state
+FROM geofix.shard_piece p WHERE p.code_set_id = %(code_set_id)s AND p.state = 'gone'
+ORDER BY p.generation, p.piece FOR UPDATE
+
 -- NAMES_ON
 SELECT coalesce(c.name, p.code_set_id::text) FROM geofix.shard_piece p LEFT JOIN geofix.code_set c USING (code_set_id)
-WHERE p.shard_id = %(shard_id)s ORDER BY 1
+WHERE p.shard_id = %(shard_id)s AND p.state = ANY (%(states)s) ORDER BY 1
 
 -- MARK_GONE
 UPDATE geofix.shard_piece p SET state = 'gone'
@@ -35,8 +42,16 @@ WHERE p.state <> 'gone'
 DELETE FROM geofix.shard_piece
 WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
 
+-- DELETE_GONE_ON
+DELETE FROM geofix.shard_piece WHERE shard_id = %(shard_id)s AND state = 'gone'
+RETURNING code_set_id, generation, piece, shard_id, lo, hi, cells, checksum, bytes, state
+
 -- MEASURED
 UPDATE geofix.shard_piece SET cells = %(cells)s, checksum = %(checksum)s, bytes = %(bytes)s
+WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
+
+-- MEASURED_BYTES
+UPDATE geofix.shard_piece SET bytes = %(bytes)s
 WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
 
 -- IS_DISTRIBUTED
@@ -93,22 +108,6 @@ SELECT pg_advisory_xact_lock(hashtext({name}))
 -- RECEIVE
 COPY {table} (code_set_id, s2_id, code, has_prototype, has_aerial) FROM STDIN (FORMAT BINARY)
 
--- UNIQUE_KEY
-CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {table} (s2_id)
-
--- PARENT_KEY
-CREATE INDEX IF NOT EXISTS {index} ON {table} (code_set_id, s2_id)
-
--- HNSW
-CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops)
-WITH (m = {m}, ef_construction = {ef})
-
--- DROP_INDEX
-DROP INDEX IF EXISTS {index}
-
--- RENAME_INDEX
-ALTER INDEX {index} RENAME TO {name}
-
 -- ANALYZE
 ANALYZE {table}
 
@@ -118,13 +117,8 @@ SELECT coalesce(pg_total_relation_size(to_regclass(%(table)s)), 0)
 -- EXISTS
 SELECT to_regclass(%(table)s) IS NOT NULL
 
--- INDEXES
-SELECT count(*) FILTER (WHERE i.indisunique), count(*) FILTER (WHERE a.amname = 'hnsw')
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-WHERE i.indrelid = to_regclass(%(table)s) AND i.indisvalid
-
 -- DROP_PIECE
 DROP TABLE IF EXISTS {table} CASCADE
 
--- create_hnsw()
-SELECT set_config('maintenance_work_mem', %s, true)
+-- LOCK_TIMEOUT
+SET LOCAL lock_timeout = '5s'

@@ -13,11 +13,13 @@ SELECT count(*) FROM {leaf}
 -- DROP_FOREIGN
 DROP FOREIGN TABLE IF EXISTS {leaf}
 
--- LOCK_TIMEOUT
-SET LOCAL lock_timeout = '5s'
-
 -- HOLD
-SELECT state FROM geofix.code_set WHERE code_set_id = %(code_set_id)s FOR NO KEY UPDATE
+SELECT state, cells FROM geofix.code_set WHERE code_set_id = %(code_set_id)s FOR NO KEY UPDATE
+
+-- PREPARED
+SELECT p.code_set_id, p.generation, p.piece, p.shard_id, p.lo, p.hi, p.cells, p.checksum, p.bytes, p.state
+FROM geofix.shard_piece p
+WHERE p.code_set_id = %(code_set_id)s AND p.generation = %(generation)s AND p.state = 'filling' ORDER BY p.lo FOR UPDATE
 
 -- DETACH
 ALTER TABLE geofix.cell_code DETACH PARTITION {whole}

@@ -64,8 +64,10 @@ REVOKE ALL ON SCHEMA geofix_shard FROM PUBLIC;
 GRANT USAGE ON SCHEMA geofix_shard TO {reader};
 ALTER DEFAULT PRIVILEGES IN SCHEMA geofix_shard GRANT SELECT ON TABLES TO {reader};
 CREATE TABLE IF NOT EXISTS geofix_shard.owner_token (token uuid NOT NULL);
-TRUNCATE geofix_shard.owner_token;
-INSERT INTO geofix_shard.owner_token VALUES ({token})
+LOCK TABLE geofix_shard.owner_token
+
+-- SET_MARK
+TRUNCATE geofix_shard.owner_token; INSERT INTO geofix_shard.owner_token VALUES ({token})
 
 -- FORGET
 DROP SCHEMA IF EXISTS geofix_shard CASCADE

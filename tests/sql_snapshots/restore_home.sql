@@ -14,10 +14,12 @@ BEGIN
     EXECUTE format('ALTER INDEX geofix_leaf.%I ATTACH PARTITION geofix_leaf.%I', item.whole, item.leaf || '_parent_key');
   END LOOP;
 END $$;
+
+-- FORGET_SHARDS
 DELETE FROM geofix.shard_move;
 DELETE FROM geofix.shard_piece WHERE state <> 'live';
 UPDATE geofix.shard_piece SET shard_id = NULL;
-DELETE FROM geofix.shard;
+DELETE FROM geofix.shard
 
 -- AT_HOME
 SELECT DISTINCT c.name FROM geofix.shard_piece p JOIN geofix.code_set c USING (code_set_id)

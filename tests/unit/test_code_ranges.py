@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 
 from geofix.codes.fuse import Parts, Similarities, _largest_norm
 from geofix.codes.means import cell_means
-from geofix.codes.ranges import cut
+from geofix.codes.ranges import covering, covering_between, cut
 from geofix.codes.upsample import brought_down, descendants, upsample
-from geofix.codes.vectors import CellVectors
+from geofix.codes.vectors import CellVectors, centres_inside
 from geofix.models.hybrid import Fusion, fit_source
 from geofix.models.scores import VectorScores
 from geofix.spatial import s2
+from geofix.spatial.covering import in_ranges
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -33,6 +35,31 @@ def test_ranges_hold_every_cell_once_and_few_pictures() -> None:
     assert [span.cells for span in spans[:2]] == [7, 6]  # 7 + 35 is too much, 35 + 5 is not
     assert cut(ids[:0], pictures[:0], 10) == []
     assert [span.cells for span in cut(ids, 0 * pictures, 64)] == [64, 36]
+
+
+@pytest.mark.parametrize("level", [6, 9, 12, 16, 18, 30])
+@pytest.mark.parametrize("lon", [-0.6, 0.0, 90.0, 179.99])  # at 90: from one face of the cube to the next
+def test_ranges_of_a_region_hold_its_cells_whole_and_little_else(level: int, lon: float) -> None:
+    region = shapely.Point(lon, 44.8).buffer(0.4)
+    ewkb = shapely.to_wkb(shapely.set_srid(region, 4326), include_srid=True)
+    rng = np.random.default_rng(level)
+    east = (lon + rng.normal(0, 0.5, 20_000) + 180) % 360 - 180
+    cells = np.unique(s2.cell_at(east, rng.normal(44.8, 0.4, 20_000), level))
+    inside = centres_inside(cells, ewkb)
+    ranges = covering(ewkb, level)
+    assert ranges is not None and len(ranges) <= 64 and (ranges[1:, 0] > ranges[:-1, 1]).all()
+    for end in s2.range_of(cells[inside]):
+        assert in_ranges(end, ranges).all()
+    if level >= 9 and lon < 179:
+        held = in_ranges(cells, ranges)
+        assert inside.any() and held.sum() < 1.5 * inside.sum() + 30
+    first, last = int(cells[len(cells) // 3]), int(cells[2 * len(cells) // 3])
+    own = (cells >= first) & (cells <= last)
+    between = covering_between(ewkb, level, first, last)
+    assert in_ranges(cells[inside & own], between).all() and not in_ranges(cells[~own], between).any()
+    whole = covering_between(None, level, first, last)
+    np.testing.assert_array_equal(in_ranges(cells, whole), own)
+    assert covering(None, level) is None
 
 
 @pytest.mark.parametrize("most", [3, 17, 1 << 16])

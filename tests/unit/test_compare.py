@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,35 @@ def test_columns_that_do_not_fit_one_integer_are_summed_apart() -> None:
     assert compare._packed([np.ones(3), values, values]) is None
     assert compare._packed([np.ones(3), values + 0.5]) is None
     assert compare._packed([np.ones(3), -values]) is None
+
+
+def test_medians_of_few_large_groups_take_little_memory() -> None:
+    rng = np.random.default_rng(8)
+    n, k, replicates = 40_000, 200, 400
+    values, codes = rng.exponential(100, n).round(1), rng.permutation(np.arange(n) % k)
+    tracemalloc.start()
+    found = compare._median_replicates((values,), codes, k, replicates, 2)[:, 0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6, f"{peak / 1e6:.0f} MB"
+    picked = np.concatenate(list(compare._draws(k, replicates, 2)))
+    for i in (0, 51, 52, 53, 104, 399):  # 52 replicates are looked at together
+        weight = np.bincount(picked[i], minlength=k)[codes]
+        sample = np.sort(np.repeat(values, weight))
+        assert found[i] == sample[(len(sample) - 1) // 2]
+
+
+def test_two_localizers_may_count_by_rules_of_their_own() -> None:
+    a, b = np.array([100.0, np.nan, 50.0, 300.0]), np.array([100.0, 20.0, np.nan, np.nan])
+    strict, plain = EvaluationProtocol(comparison="<", missing="drop"), EvaluationProtocol()
+    found = compare_errors(a, b, radii_m=(100.0,), protocol=strict, protocol_b=plain, replicates=20)
+    row = found["recall"]["100"]
+    assert found["n"] == 3 and (row["only_a"], row["only_b"]) == (1, 1)
+    assert (found["protocol"]["comparison"], found["protocol_b"]["comparison"]) == ("<", "<=")
+    other = compare_errors(a, b, radii_m=(100.0,), protocol=plain, protocol_b=strict, replicates=20)
+    assert other["n"] == 2 and other["recall"]["100"]["only_a"] == 1
+    both = compare_errors(a, b, radii_m=(100.0,), protocol=strict, replicates=20)
+    assert both["n"] == 1 and "protocol_b" not in both
 
 
 @pytest.mark.parametrize("n", [1, 255, 256, 257, 700])

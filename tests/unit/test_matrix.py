@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,22 @@ def test_files_round_trip(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "none"]
 
 
+def test_a_matrix_larger_than_memory_can_be_opened(tmp_path: Path) -> None:
+    """A map that may be written to would count as memory in use, and be refused."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    rows = 2 * memory // 2048 + 2**26
+    for name, dtype, shape in (("ids", np.int64, (rows,)), ("codes", np.float16, (rows, 1024))):
+        with (tmp_path / f"{name}.npy").open("wb") as file:
+            described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, described)
+            try:
+                file.truncate(file.tell() + np.dtype(dtype).itemsize * int(np.prod(shape)))
+            except OSError as error:
+                pytest.skip(f"no file of {rows * 2048} bytes can be made here: {error}")
+    cells = CellMatrix.open(tmp_path)
+    assert len(cells) == rows and not cells.codes[-3:].any()
+
+
 def test_failed_write_leaves_the_old_matrix(tmp_path: Path) -> None:
     ids, codes, _ = make()
     cells = CellMatrix.from_rows(ids, codes)
@@ -186,6 +203,7 @@ def test_widened_halves_are_exact() -> None:
         )
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 @pytest.mark.parametrize("shape", ["spread", "close", "negative", "same"])
 def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> None:
     """Scored in float16 first: no row that float16 cannot tell from the best may be lost."""
@@ -211,6 +229,7 @@ def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> No
                 expected, expected_scores = brute(ids, codes, few, k, keep)
                 np.testing.assert_array_equal(found, expected)
                 np.testing.assert_array_equal(scores, expected_scores)
+    assert not cells.codes.flags.writeable
     near = halves.may_be_best(cells.codes, [(0, len(ids))], queries[0], 10)
     if shape in ("same", "close"):  # more rows than are worth it: all are scored in float32
         assert near is None

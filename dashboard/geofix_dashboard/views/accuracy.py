@@ -88,11 +88,7 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
     created = str(row["created_at"])
     everywhere = accuracy_data.bounds(name, created, Focus())
     if everywhere is None:
-        theme.empty(
-            "This evaluation has no photos any more.",
-            "They were deleted, or the split was empty. Run it again on a snapshot that has some.",
-            f"geofix evaluate run --name {name} --replace ...",
-        )
+        _nothing(name, created)
         return None
     place = links.get("in")
     if focus_of(place) == Focus():  # nothing that is a place
@@ -115,6 +111,22 @@ def _choose(rows: pd.DataFrame) -> Choice | None:
         bounds,
         {str(key): value for key, value in row.items()},
     )
+
+
+def _nothing(name: str, created: str) -> None:
+    """Say why an evaluation has no photo to count."""
+    if accuracy_data.has_photos(name, created):
+        theme.empty(
+            "No photo was answered.",
+            "This evaluation leaves out photos without an answer, and none of its photos has one.",
+            f"geofix evaluate run --name {name} --replace ...",
+        )
+    else:
+        theme.empty(
+            "This evaluation has no photos any more.",
+            "They were deleted, or the split was empty. Run it again on a snapshot that has some.",
+            f"geofix evaluate run --name {name} --replace ...",
+        )
 
 
 def _level(bounds: maps.Bounds, place: str | None) -> str | int:

@@ -60,7 +60,8 @@ def _summary(choice: Choice, found: dict[str, Any]) -> None:
     near = f"within {theme.radius(choice.threshold_m)}"
     theme.section(
         f"{choice.name} minus {choice.other}",
-        f"All {found['n']:,} common photos; bootstrap over {found['groups']:,} groups taken together",
+        f"All {found['n']:,} common photos that count; "
+        f"bootstrap over {found['groups']:,} groups taken together",
     )
     cells = st.columns(5)
     cells[0].metric(f"Difference {near}", f"{share['difference']:+.1f} points", border=True)
@@ -82,6 +83,12 @@ def _summary(choice: Choice, found: dict[str, Any]) -> None:
             f"{median['difference']:+,.0f} m",
             help=f"95 % from {median['low']:+,.0f} to {median['high']:+,.0f} m, n = {median['n']:,}",
             border=True,
+        )
+    if found["left_out"]:
+        st.caption(
+            f":material/info: {found['left_out']:,} more common photos do not count: each knows its own "
+            f"position worse than {theme.radius(choice.threshold_m)}, or has no answer where an evaluation "
+            "drops those."
         )
     if share["low"] <= 0 <= share["high"]:
         st.caption(":material/info: The interval holds zero: these photos do not tell the two apart.")

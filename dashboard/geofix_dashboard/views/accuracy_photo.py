@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from geofix_dashboard import accuracy_data, links, maps, theme
+from geofix_dashboard import accuracy_data, accuracy_tables, links, maps, theme
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -27,7 +27,10 @@ def render(choice: Choice, photo_id: int) -> None:
     )
     found, answers = accuracy_data.one_photo(choice.name, choice.created, photo_id)
     if found.empty:
-        theme.empty("This evaluation did not ask about this photo.", "Go back and choose another one.")
+        dropped = ", or leaves it out because it has no answer" * (choice.row["missing_policy"] == "drop")
+        theme.empty(
+            f"This evaluation did not ask about this photo{dropped}.", "Go back and choose another one."
+        )
         return
     row = next(found.itertuples())
     left, right = st.columns([1, 1], gap="large")
@@ -72,12 +75,14 @@ def _tip(answer: Any) -> str:
 
 
 def _table(answers: pd.DataFrame, choice: Choice) -> None:
+    errors = answers["error_m"].to_numpy(float)
+    right = accuracy_tables.within(errors, choice.threshold_m, choice.row["comparison"])
     shown = pd.DataFrame(
         {
             "rank": answers["rank"],
             "cell": answers["code"],
-            "error": [theme.metres(float(value)) for value in answers["error_m"]],
-            "right": ["✓" if value <= choice.threshold_m else "" for value in answers["error_m"]],
+            "error": [theme.metres(float(value)) for value in errors],
+            "right": ["✓" if hit else "" for hit in right],
             "probability": [
                 "–" if pd.isna(value) else f"{100 * value:.1f} %" for value in answers["probability"]
             ],

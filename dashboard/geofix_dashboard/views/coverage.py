@@ -83,7 +83,9 @@ def density_legend(label: str, most: int, note: str) -> None:
 def density_tip(row: Any) -> str:
     """Tooltip of a cell."""
     years = (
-        "–" if pd.isna(row.first_captured_at) else f"{row.first_captured_at.year}–{row.last_captured_at.year}"
+        "–"
+        if pd.isna(row.first_captured_at)
+        else f"{theme.utc(row.first_captured_at).year}–{theme.utc(row.last_captured_at).year}"
     )
     return maps.tip_of(
         f"Cell {row.code}",
@@ -211,7 +213,8 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
         maps.draw("coverage-map", [layer], bounds, trace=False)
         note = f"{len(rows):,} cells drawn"
     else:
-        key = f"coverage-map-{links.get('cell')}"  # a map of its own, so that the click does not stay
+        # A map of its own for every cell and level: as long as the key stays, a click stays.
+        key = f"coverage-map-{links.get('inside') or 'all'}-{drawn}"
         maps.draw(
             key, [layer], bounds, trace=False, on_select=lambda: _look_inside(maps.clicked(key, "areas"))
         )

@@ -58,7 +58,7 @@ def _card(row: Any) -> None:
         left, right = st.columns([3, 4], gap="medium")
         with left:
             st.markdown(f"#### {_plain(row.name)}")
-            st.caption(f"{row.kind} · loaded {row.created_at:%Y-%m-%d %H:%M}")
+            st.caption(f"{row.kind} · loaded {theme.minute(row.created_at)}")
             st.markdown(
                 f"**Licence** {_plain(row.licence) or ':material/warning: none given'}  \n"
                 f"**Attribution** {_plain(row.attribution) or ':material/warning: none given'}"
@@ -77,7 +77,7 @@ def _card(row: Any) -> None:
             for column, (label, value) in zip(st.columns(3), facts, strict=False):
                 column.metric(label, f"{value:,}", border=True)
             if not pd.isna(row.first_captured_at):
-                st.caption(f"taken {row.first_captured_at:%Y-%m-%d} to {row.last_captured_at:%Y-%m-%d}")
+                st.caption(f"taken {theme.day(row.first_captured_at)} to {theme.day(row.last_captured_at)}")
 
 
 def _rejects() -> None:
@@ -134,7 +134,7 @@ def _snapshots() -> None:
             "geofix snapshot build --dataset NAME --out DIR",
         )
         return
-    labels = {row.sha256: f"{row.sha256} · {row.created_at:%Y-%m-%d %H:%M}" for row in rows.itertuples()}
+    labels = {row.sha256: f"{row.sha256} · {theme.minute(row.created_at)}" for row in rows.itertuples()}
     name = links.choose("snapshot", "Snapshot", list(labels), show=labels.__getitem__)
     row = rows[rows["sha256"] == name].iloc[0]
     splits = _splits(row)

@@ -285,14 +285,15 @@ def drop(
     """
     from geofix.database.engine import connect
     from geofix.database.queries.codes import drop_code_set, find_code_set
-    from geofix.database.shard_pieces import clean
+    from geofix.database.shard_pieces import alone, clean
 
     with connect() as conn:
         found = find_code_set(conn, name)
         if not yes:
             say(f"{name}: {found.cells:,} cells, state {found.state}")
             typer.confirm("Drop it?", abort=True, err=True)
-        drop_code_set(conn, found)
-        conn.commit()
-        clean(conn)
+        with alone(conn, found.code_set_id, name):
+            drop_code_set(conn, found)
+            conn.commit()
+            clean(conn)
     emit({"dropped": name, "cells": found.cells}, as_json=json)

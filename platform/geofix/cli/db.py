@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geofix.cli.output import JsonOption, command, emit, table
+from geofix.cli.output import JsonOption, command, emit, say, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -88,9 +88,16 @@ def backup(
 @command
 def restore(
     file: Annotated[Path, typer.Argument(help="Dump that `geofix db backup` wrote.")],
+    memory_mb: Annotated[
+        int,
+        typer.Option(min=64, help="Memory that indexing a code set may use which was on several servers."),
+    ] = 512,
     json: JsonOption = False,
 ) -> None:
     """Fill an empty database from a dump, in one transaction.
+
+    Code sets that were distributed are then put together here; those that need more memory are named with
+    the command that does it.
 
     Example: GEOFIX_HOME=/srv/new geofix db restore geofix.dump
     """
@@ -106,5 +113,9 @@ def restore(
                 raise BadInputError(
                     f"{file} is no dump.", hint="Give the file that `geofix db backup` wrote."
                 )
-    result = restore_and_migrate(database_url(settings, "owner"), file, settings)
+    result = restore_and_migrate(
+        database_url(settings, "owner"), file, settings, memory_bytes=memory_mb << 20
+    )
+    for item in result["left"]:
+        say(f"{item['code_set']} is still in pieces: {item['why']} Next: {item['command']}")
     emit({"restored": file, **result}, as_json=json)

@@ -27,6 +27,9 @@ def add(
     ef_search: Annotated[
         int, typer.Option(min=10, max=1000, help="Candidates that a search keeps on this shard.")
     ] = 100,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Also one that a database added which is gone or has lost it.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Register a server after trying both logins; passwords are kept in its user mappings alone.
@@ -40,7 +43,13 @@ def add(
 
     with connect() as conn:
         result = add_shard(
-            conn, name, url, reader_url=reader_url, password_file=password_file, ef_search=ef_search
+            conn,
+            name,
+            url,
+            reader_url=reader_url,
+            password_file=password_file,
+            ef_search=ef_search,
+            take_over=take_over,
         )
     emit(result, as_json=json)
 
@@ -112,9 +121,12 @@ def check(
 @command
 def remove(
     name: Annotated[str, typer.Argument(help="Name of the shard.")],
+    lost: Annotated[
+        bool, typer.Option("--lost", help="It will not come back: also forget what was to be removed there.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Forget a shard that holds nothing any more.
+    """Forget a shard that holds nothing any more; with --lost, name the tables that may still be there.
 
     Example: geofix shards remove b
     """
@@ -122,5 +134,5 @@ def remove(
     from geofix.database.shards import remove_shard
 
     with connect() as conn:
-        result = remove_shard(conn, name)
+        result = remove_shard(conn, name, lost=lost)
     emit(result, as_json=json)

@@ -104,7 +104,7 @@ def embed_all(
         parent: Parent = "photo_embedding" if kind == "photos" else "aerial_embedding"
         batches = embed_images(
             used,
-            _items(conn, model, work),
+            _items(conn, model, work, lambda: _tell(report, failures)),
             batch_size=batch_size,
             workers=workers,
             total=left,
@@ -114,26 +114,32 @@ def embed_all(
         for rows in _gathered(batches):
             stored += model_queries.add_embeddings(conn, parent, model.model_id, rows)
             conn.commit()
-            failures += _told(report, _FAILURES - len(failures))
-        failures += _told(report, _FAILURES - len(failures))
+            _tell(report, failures)
+        _tell(report, failures)
         model_queries.analyze_embeddings(conn, parent, model.model_id)
         conn.commit()
     return EmbedResult(stored, total - left, report.failed, round(report.per_second, 1), failures)
 
 
-def _told(report: EmbedReport, most: int) -> list[tuple[str, str]]:
-    """Failures since the last call, at most so many; the rest is in the log."""
-    return [(str(key), reason) for key, reason in report.take_failures()[:most]]
+def _tell(report: EmbedReport, failures: list[tuple[str, str]]) -> None:
+    """Take the failures since the last call, as long as they are told; the rest is in the log."""
+    taken = report.take_failures()[: _FAILURES - len(failures)]
+    failures += [(str(key), reason) for key, reason in taken]
 
 
-def _items(conn: Connection, model: ModelRow, work: Work) -> Iterator[tuple[int, Loader]]:
-    """Keys with their loaders, read page by page."""
+def _items(
+    conn: Connection, model: ModelRow, work: Work, on_page: Callable[[], None]
+) -> Iterator[tuple[int, Loader]]:
+    """Keys with their loaders, read page by page; no transaction is open while a page is worked on."""
     size = load_size(model)
     for page in work_pages(conn, work):
+        on_page()
         if work.kind == "photos":
+            conn.commit()
             yield from ((photo_id, _photo_source(uri)) for photo_id, _, uri in page)
             continue
         rows = model_queries.raster_rows(conn, sorted({item for tile in page for item in tile[3]}))
+        conn.commit()
         rasters = {
             key: RasterSource.from_row(uri, cast("SourceKind", kind), crs, reading)
             for key, uri, kind, crs, reading in rows

@@ -216,8 +216,9 @@ def fit_kappa(
 def _largest_norm(found: Similarities, fusion: Fusion) -> float:
     """M with some headroom, never more than what any code of unit parts can need.
 
-    |kappa z_P + z_A|^2 = kappa^2 + 1 + 2 kappa z_P . z_A, since the parts are unit vectors to 1e-7; a code
-    that is longer by such rounding still fits M (`complete_codes` allows 1e-6).
+    |kappa z_P + z_A|^2 = kappa^2 + 1 + 2 kappa z_P . z_A, since the parts are unit vectors to 5e-7
+    (`unit` sums squares in float32); a code that is longer by such rounding still fits M (`complete_codes`
+    allows 1e-6).
     """
     kappa, no_prototype, no_aerial = fusion.kappa, fusion.bias_no_prototype, fusion.bias_no_aerial
     has_prototype, has_aerial = found.has_prototype, found.has_aerial

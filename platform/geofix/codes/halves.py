@@ -14,6 +14,8 @@ round it:
 from __future__ import annotations
 
 import sys
+import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -82,8 +84,9 @@ def may_be_best(codes: npt.NDArray[Any], slices: list[tuple[int, int]], query: S
     if torch is None or codes.dtype != np.float16 or scope < max(_FEWEST, 8 * k):
         return None
     half = query.astype(np.float16)
-    if not (codes.flags.writeable and codes.flags.c_contiguous and np.array_equal(half, query)):
+    if not (codes.flags.c_contiguous and np.array_equal(half, query)):
         return None
+    _told_of_read_only()
     whole, asked = torch.from_numpy(np.asarray(codes)), torch.from_numpy(half)
     found = torch.empty(scope, dtype=torch.float16)
     done = 0
@@ -108,3 +111,16 @@ def _rows_at(places: Rows, slices: list[tuple[int, int]]) -> Rows:
     piece = np.searchsorted(before, places, side="right") - 1
     rows: Rows = places - before[piece] + bounds[piece, 0]
     return rows
+
+
+@cache
+def _told_of_read_only() -> None:
+    """Let torch give its warning of arrays that it must not write to, once per process, where nobody sees it.
+
+    Memory maps are such arrays; the product above writes to none.
+    """
+    held = np.zeros(1, np.float16)
+    held.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.modules["torch"].from_numpy(held)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 
 from geofix.codes.complete import complete_query
+from geofix.codes.host_matrix import host_matrix
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
@@ -81,8 +82,7 @@ def measure_recall(
         queries: (q, D + 2) completed queries.
         k: How many cells each search returns.
     """
-    ids, stored = code_queries.read_codes(conn, code_set)
-    matrix = CellMatrix.from_rows(ids, stored)
+    matrix = host_matrix(conn, code_set)
     _, scores = matrix.search(queries, k)
     found = 0
     wanted = 0

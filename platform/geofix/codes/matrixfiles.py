@@ -50,16 +50,16 @@ def write_files(directory: Path, chunks: Iterable[Chunk]) -> int:
 def open_files(directory: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
     """Memory-map both files; nothing is read until it is searched.
 
-    All processes of a host that open the same directory share the same memory: the maps are private, but
-    nobody writes to them (torch takes no array that it must not write to).
+    All processes of a host that open the same directory share the same memory. The maps are read-only: such
+    as may be written to count as memory in use, and files larger than memory would be refused.
 
     Raises:
         NotFoundError: A file is missing.
         BadInputError: The files do not belong together.
     """
     try:
-        ids = np.load(directory / IDS, mmap_mode="c", allow_pickle=False)
-        codes = np.load(directory / CODES, mmap_mode="c", allow_pickle=False)
+        ids = np.load(directory / IDS, mmap_mode="r", allow_pickle=False)
+        codes = np.load(directory / CODES, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise NotFoundError(f"{directory} holds no matrix.", hint="Build the code set first.") from error
     except ValueError as error:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geofix.codes.means import cell_means
 from geofix.codes.plan import Recipe, Upsample
-from geofix.codes.ranges import RANGE, cut
+from geofix.codes.ranges import RANGE, covering, covering_between, cut
 from geofix.codes.upsample import brought_down, descendants
 from geofix.codes.vectors import CellVectors, centres_inside, unit
 from geofix.database.engine import Connection
@@ -21,6 +21,7 @@ from geofix.database.queries import prototypes as prototype_queries
 from geofix.database.queries.models import ModelRow
 from geofix.errors import BadInputError, UsageError
 from geofix.spatial import s2
+from geofix.spatial.covering import in_ranges
 
 __all__ = [
     "CellVectors",
@@ -68,20 +69,22 @@ class TrainingPhotos:
 
     def cells(self) -> tuple[Ints, Ints]:
         """See `Source.cells`."""
-        leaves = queries.training_leaves(self.conn, self.model, self.snapshot_id)
-        if not len(leaves):
+        ids, counts = self._cells(covering(self.region_ewkb, self.level))
+        if not len(ids) and (self.region_ewkb is None or not len(self._cells(None)[0])):
             raise BadInputError(
                 f"Model {self.model.name} has embedded no training photo of this snapshot.",
                 hint=f"Run `geofix embed photos --model {self.model.name}`.",
             )
-        ids, counts = np.unique(s2.parent(leaves, self.level), return_counts=True)
         keep = _inside(ids, self.region_ewkb)
-        return ids[keep], counts[keep].astype(np.int64)
+        return ids[keep], counts[keep]
+
+    def _cells(self, ranges: Ints | None) -> tuple[Ints, Ints]:
+        return queries.training_cells(self.conn, self.model, self.snapshot_id, self.level, ranges)
 
     def read(self, first: int, last: int) -> tuple[CellVectors, int]:
         """See `Source.read`."""
-        low, high = int(s2.range_of(first)[0]), int(s2.range_of(last)[1])
-        leaves, vectors = queries.training_photos(self.conn, self.model, self.snapshot_id, low, high)
+        ranges = covering_between(self.region_ewkb, self.level, first, last)
+        leaves, vectors = queries.training_photos(self.conn, self.model, self.snapshot_id, ranges)
         return _means(leaves, vectors, self.level, self.region_ewkb, CellVectors.of_photos)
 
 
@@ -101,17 +104,20 @@ class Tiles:
 
     def cells(self) -> tuple[Ints, Ints]:
         """See `Source.cells`."""
-        found = queries.tile_ids(self.conn, self.model, self.level, self.datasets, self.newest)
-        ids, counts = np.unique(found, return_counts=True)
+        ranges = covering(self.region_ewkb, self.level)
+        ids, counts = queries.tile_cells(
+            self.conn, self.model, self.level, ranges, self.datasets, self.newest
+        )
         keep = _inside(ids, self.region_ewkb)
         if not keep.any():
             raise self._nothing_here()
-        return ids[keep], counts[keep].astype(np.int64)
+        return ids[keep], counts[keep]
 
     def read(self, first: int, last: int) -> tuple[CellVectors, int]:
         """See `Source.read`."""
-        cells, vectors = queries.tiles_between(
-            self.conn, self.model, self.level, first, last, self.datasets, self.newest
+        ranges = covering_between(self.region_ewkb, self.level, first, last)
+        cells, vectors = queries.tiles_within(
+            self.conn, self.model, self.level, ranges, self.datasets, self.newest
         )
         return _means(cells, vectors, self.level, self.region_ewkb, CellVectors.of_tiles)
 
@@ -150,7 +156,8 @@ class Prototypes:
                 f"Model {self.model.name} has no prototypes.",
                 hint="Register a model that was trained with them, or use recipe aerial or cellmean.",
             )
-        ids = descendants(learned, self.level)
+        ranges = covering(self.region_ewkb, int(s2.level(learned[0])))
+        ids = descendants(learned if ranges is None else learned[in_ranges(learned, ranges)], self.level)
         ids = ids[_inside(ids, self.region_ewkb)]
         return ids, np.zeros(len(ids), np.int64)
 
@@ -160,13 +167,14 @@ class Prototypes:
         assert own is not None
         ends = np.array([first, last], np.int64)
         low, high = (ends if own == self.level else s2.parent(ends, own)).tolist()
-        ids, stored = queries.prototypes_between(self.conn, self.model, low, high)
+        ranges = covering_between(self.region_ewkb, own, low, high)
+        ids, stored = queries.prototypes_within(self.conn, self.model, ranges)
         cells = descendants(ids, self.level)
         cells = cells[(cells >= first) & (cells <= last)]
         cells = cells[_inside(cells, self.region_ewkb)]
-        if self.how == "bilinear" and own < self.level and len(ids):
-            around = np.unique(s2.neighbors(ids))
-            around = around[(around != 0) & ((around < low) | (around > high))]
+        if self.how == "bilinear" and own < self.level and len(cells):
+            around = s2.neighbors(np.unique(s2.parent(cells, own)))
+            around = np.setdiff1d(around[around != 0], ids)
             near, more = prototype_queries.read_prototypes(self.conn, self.model, around)
             order = np.argsort(np.concatenate([ids, near]))
             ids, stored = np.concatenate([ids, near])[order], np.concatenate([stored, more])[order]
@@ -223,10 +231,13 @@ def _all(source: Source) -> CellVectors:
 def _means(
     leaves: Ints, vectors: NDArray[np.float16], level: int, region_ewkb: bytes | None, made_of: Any
 ) -> tuple[CellVectors, int]:
+    if region_ewkb is not None:  # not averaged is what lies around it
+        cells, own = np.unique(s2.parent(leaves, level), return_inverse=True)
+        keep = _inside(cells, region_ewkb)[own]
+        leaves, vectors = leaves[keep], vectors[keep]
     ids, means, counts = cell_means(vectors, leaves, level)
-    keep = _inside(ids, region_ewkb)
-    made: CellVectors = made_of(ids[keep], means[keep])
-    return made, int(counts[keep].sum())
+    made: CellVectors = made_of(ids, means)
+    return made, int(counts.sum())
 
 
 def _inside(ids: Ints, region_ewkb: bytes | None) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -23,6 +24,10 @@ FOREIGN_LEAVES = """
 SELECT c.relname, s.srvname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver
 WHERE n.nspname IN ('geofix', 'geofix_leaf') ORDER BY 1
+"""
+HAS_PIECES = "SELECT to_regclass('geofix.shard_piece') IS NOT NULL"
+FOREIGN_SIZE = """
+SELECT coalesce(sum(bytes), 0)::bigint FROM geofix.shard_piece WHERE state = 'live' AND shard_id IS NOT NULL
 """
 HAS_SCHEMA = "SELECT to_regnamespace('geofix') IS NOT NULL AND to_regclass('geofix.dataset') IS NOT NULL"
 
@@ -44,8 +49,10 @@ def backup(url: str, file: Path, settings: Settings, *, include_foreign: bool = 
     if file.exists():
         raise UsageError(f"{file} exists.", hint="Give a new file name; backups are never overwritten.")
     with psycopg.connect(url) as conn:
-        size = conn.execute(SIZE).fetchone()
+        size = _number(conn, SIZE)
         found = conn.execute(FOREIGN_LEAVES).fetchall()
+        if include_foreign and _number(conn, HAS_PIECES):  # an older schema has none
+            size += _number(conn, FOREIGN_SIZE)
     foreign, servers = [row[0] for row in found], sorted({row[1] for row in found})
     if foreign and not include_foreign:
         raise UsageError(
@@ -54,7 +61,7 @@ def backup(url: str, file: Path, settings: Settings, *, include_foreign: bool = 
             "they are at home on the new server.",
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    require_free(file.parent, int(size[0]) if size else 0, settings)
+    require_free(file.parent, size, settings)
     command = [
         str(find_postgres(settings).program("pg_dump")),
         "--format=custom",
@@ -105,6 +112,11 @@ def restore(url: str, file: Path, settings: Settings) -> None:
         ],
         url,
     )
+
+
+def _number(conn: psycopg.Connection[Any], statement: LiteralString) -> int:
+    row = conn.execute(statement).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _target(url: str) -> tuple[str, dict[str, str]]:

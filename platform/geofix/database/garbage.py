@@ -83,10 +83,11 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
             conn.commit()
         yield Item(f"code set left {stage}", name, 0, int(size), state)
     for table, about, size in code_ranges.unfinished(conn, grace):
-        if not dry_run:
-            code_ranges.drop_unfinished(conn, table)
-            conn.commit()
-        yield Item("codes left in the making", table, int(about), int(size), state)
+        gone = dry_run or code_ranges.drop_unfinished(conn, table)
+        conn.commit()
+        note = "" if gone else "another session reads it, as a backup does"
+        kind = "codes left in the making"
+        yield Item(kind, table, int(about), int(size), state if gone else "kept", note)
     for evaluation_id, name, photos in queries.unfinished_evaluations(conn, grace):
         if not dry_run:
             queries.delete_evaluation(conn, evaluation_id)

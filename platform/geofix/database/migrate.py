@@ -125,17 +125,18 @@ def downgrade_to_empty(url: str) -> None:
         raw.execute(DROP_ALL)
 
 
+# Names are read before anything is dropped: CASCADE takes others along, whose names could then not be read.
 DROP_LEAVES_AND_FUNCTIONS = """
 DO $$
 DECLARE item record;
 BEGIN
   DROP SCHEMA IF EXISTS geofix_leaf CASCADE;
-  FOR item IN SELECT c.oid::regclass::text AS name FROM pg_class c
-              WHERE c.relnamespace = 'geofix'::regnamespace AND c.relkind = 'v' LOOP
+  FOR item IN SELECT unnest(ARRAY(SELECT c.oid::regclass::text FROM pg_class c
+              WHERE c.relnamespace = 'geofix'::regnamespace AND c.relkind = 'v')) AS name LOOP
     EXECUTE format('DROP VIEW IF EXISTS %s CASCADE', item.name);
   END LOOP;
-  FOR item IN SELECT p.oid::regprocedure::text AS name FROM pg_proc p
-              WHERE p.pronamespace = 'geofix'::regnamespace LOOP
+  FOR item IN SELECT unnest(ARRAY(SELECT p.oid::regprocedure::text FROM pg_proc p
+              WHERE p.pronamespace = 'geofix'::regnamespace)) AS name LOOP
     EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', item.name);
   END LOOP;
 END $$

@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -19,7 +20,7 @@ FOREIGN_TABLE = re.compile(
     r"^CREATE FOREIGN TABLE (geofix_leaf\.\S+) \(\n(.*?)\n\)\nSERVER [^\n]*\nOPTIONS \(\n.*?\n\);",
     re.M | re.S,
 )
-# The pieces are here now, each with the index that its partition wants; shards and moves were the other server's.
+# The pieces are here now, each with the index that its partition wants.
 COME_HOME = """
 DO $$
 DECLARE item record;
@@ -36,10 +37,13 @@ BEGIN
     EXECUTE format('ALTER INDEX geofix_leaf.%I ATTACH PARTITION geofix_leaf.%I', item.whole, item.leaf || '_parent_key');
   END LOOP;
 END $$;
+"""
+# Also where no set was distributed: a restored registry may name shards, but their servers and logins are not here.
+FORGET_SHARDS = """
 DELETE FROM geofix.shard_move;
 DELETE FROM geofix.shard_piece WHERE state <> 'live';
 UPDATE geofix.shard_piece SET shard_id = NULL;
-DELETE FROM geofix.shard;
+DELETE FROM geofix.shard
 """
 AT_HOME = """
 SELECT DISTINCT c.name FROM geofix.shard_piece p JOIN geofix.code_set c USING (code_set_id)
@@ -60,6 +64,9 @@ def holds_foreign_tables(pg_restore: Path, file: Path) -> bool:
 def restore_home(pg_restore: Path, psql: Path, file: Path, target: str, environment: dict[str, str]) -> None:
     """Fill an empty database in one transaction, foreign tables as ordinary ones.
 
+    psql takes the end of its input for the end of the script, whoever closed it: this process, killed, or its last
+    pg_restore. So nothing but the very last line commits.
+
     Args:
         pg_restore: The program.
         psql: The program.
@@ -72,26 +79,32 @@ def restore_home(pg_restore: Path, psql: Path, file: Path, target: str, environm
     """
     made = [str(pg_restore), "--no-owner", "--file=-", str(file)]
     tables = FOREIGN_TABLE.sub(r"CREATE TABLE \1 (\n\2\n);", _output([*made, "--section=pre-data"]))
-    command = [str(psql), f"--dbname={target}", "--no-psqlrc", "--quiet", "--single-transaction"]
+    command = [str(psql), f"--dbname={target}", "--no-psqlrc", "--quiet"]
     command += ["--set=ON_ERROR_STOP=1", "--output=/dev/null", "--file=-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as taking:
         assert taking.stdin is not None and taking.stderr is not None
         try:
-            taking.stdin.write(tables.encode())
+            taking.stdin.write(f"BEGIN;\n{tables}".encode())
             taking.stdin.flush()
             for section in ("data", "post-data"):
                 done = subprocess.run([*made, f"--section={section}"], stdout=taking.stdin, check=False)
                 if done.returncode and _still_runs(taking):
-                    taking.kill()  # before it could commit a part
                     raise ServiceError(f"pg_restore cannot read {file} to its end.")
-            taking.stdin.write(sql.SQL(COME_HOME).as_string(None).encode())
+            taking.stdin.write(f"{_text(COME_HOME)}{_text(FORGET_SHARDS)};\nCOMMIT;\n".encode())
             taking.stdin.close()
         except BrokenPipeError:
             pass  # its message says why
+        except BaseException:
+            taking.kill()
+            raise
         said = taking.stderr.read().decode(errors="replace")
     if taking.returncode:
         lines = said.strip().splitlines() or ["no message"]
         raise ServiceError(f"psql failed: {lines[0]}", hint="Nothing was changed.")
+
+
+def _text(statement: LiteralString) -> str:
+    return sql.SQL(statement).as_string(None)
 
 
 def _still_runs(process: subprocess.Popen[bytes]) -> bool:

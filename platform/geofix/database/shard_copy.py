@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import TypeVar
+
+import psycopg
 
 from geofix.database.engine import Connection
+from geofix.database.queries import shard_indexes as indexes
 from geofix.database.queries import shard_pieces as queries
 from geofix.database.queries.codes import CodeSet
 from geofix.database.queries.shard_pieces import Piece
 from geofix.database.shard_links import Link
-from geofix.errors import ServiceError
+from geofix.errors import ServiceError, TransientError
 from geofix.log import progress
 
 _BATCH_BYTES = 8 << 20  # held in memory at a time, so that a batch can be sent again
+_ATTEMPTS = 6  # at a change that searches stand in the way of
 
+T = TypeVar("T")
 Measured = tuple[int, Decimal, int]  # cells, checksum, bytes
 
 
@@ -86,7 +93,6 @@ def finish(
     links: Mapping[int | None, Link],
     *,
     memory_bytes: int,
-    anew: bool = False,
 ) -> list[Piece]:
     """Build keys and HNSW on all servers at once, and prove that each piece is what the code set holds.
 
@@ -96,7 +102,6 @@ def finish(
         pieces: Filled ones.
         links: Server of each piece.
         memory_bytes: For building an index.
-        anew: The pieces are searched already: build their index again, and prove nothing.
 
     Returns:
         The pieces with their cells and bytes.
@@ -105,31 +110,21 @@ def finish(
         ServiceError: A count or a checksum differs; the message names the shard.
         TransientError: A server stayed away.
     """
-    groups: dict[int | None, list[Piece]] = {}
-    for piece in pieces:
-        groups.setdefault(piece.shard_id, []).append(piece)
-    pool = ThreadPoolExecutor(max_workers=len(groups))
-    try:
-        futures = {
-            pool.submit(_build, links[shard_id], group, code_set, memory_bytes, anew): shard_id
-            for shard_id, group in groups.items()
-        }
-        wanted: dict[int, tuple[int, Decimal]] = {}
+
+    def build(link: Link, piece: Piece) -> Measured:
+        return link.run(lambda remote, _again: _built(remote, link, piece, code_set, memory_bytes))
+
+    wanted: dict[int, tuple[int, Decimal]] = {}
+    with _on_all(pieces, links, build) as results:
         with progress("counting and summing up", len(pieces), "pieces") as advance:
-            for piece in [] if anew else pieces:
+            for piece in pieces:
                 wanted[piece.piece] = queries.checksum(conn, piece)
                 conn.commit()
                 advance(1)
-        measured = _joined(futures)
-    except BaseException:
-        for link in links.values():
-            link.cancel()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        measured = results()
     for piece in pieces:
         cells, total, size = measured[piece.piece]
-        if not anew and (cells, total) != wanted[piece.piece]:
+        if (cells, total) != wanted[piece.piece]:
             raise ServiceError(
                 f"{links[piece.shard_id].name} holds {cells:,} cells of {piece.table} with checksum {total}; "
                 f"the code set has {wanted[piece.piece][0]:,} with {wanted[piece.piece][1]}.",
@@ -142,9 +137,90 @@ def finish(
     ]
 
 
-def _joined(futures: Mapping[Future[dict[int, Measured]], int | None]) -> dict[int, Measured]:
+def index_anew(
+    conn: Connection,
+    code_set: CodeSet,
+    pieces: Sequence[Piece],
+    links: Mapping[int | None, Link],
+    *,
+    memory_bytes: int,
+) -> int:
+    """Build the HNSW of pieces that are searched again, on all servers at once; returns the bytes of the pieces.
+
+    The old index answers until the new one is whole. What a piece holds is neither read nor noted: its checksum stays
+    the one that was proved when it was written.
+
+    Raises:
+        TransientError: A server stayed away, or long queries held a table through every attempt; the new index waits
+            beside the old one, and building again replaces it.
+    """
+
+    def build(link: Link, piece: Piece) -> int:
+        m, ef = (int(code_set.index_parameters[key]) for key in ("m", "ef_construction"))
+        _shortly(link, piece, indexes.drop_beside)
+        link.run(
+            lambda remote, _again: indexes.create_hnsw(
+                remote, link.schema, piece, code_set.dimension, m, ef, memory_bytes, beside=True
+            )
+        )
+        _shortly(link, piece, indexes.replace_hnsw)
+        return link.run(lambda remote, _again: queries.piece_bytes(remote, link.schema, piece))
+
+    with _on_all(pieces, links, build) as results:
+        sizes = results()
+    for piece in pieces:
+        queries.store_bytes(conn, piece, sizes[piece.piece])
+    conn.commit()
+    return sum(sizes.values())
+
+
+def _shortly(link: Link, piece: Piece, change: Callable[[Connection, str, Piece], None]) -> None:
+    """A change for which searches of this piece stop for a moment; long ones are not waited for at length.
+
+    Raises:
+        TransientError: They held the table through every attempt.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            link.run(lambda remote, _again: change(remote, link.schema, piece))
+            return
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(0.5 * (attempt + 1))
+    raise TransientError(
+        f"{piece.table} on {link.name} is held by long queries.", hint="Run the same command again later."
+    )
+
+
+@contextmanager
+def _on_all(
+    pieces: Sequence[Piece], links: Mapping[int | None, Link], work: Callable[[Link, Piece], T]
+) -> Iterator[Callable[[], dict[int, T]]]:
+    """Work on the pieces, all servers at once, one piece after another on each; gives what waits for the results.
+
+    An error of one, or of the caller, stops what runs on the others.
+    """
+    groups: dict[int | None, list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.shard_id, []).append(piece)
+
+    def one_server(link: Link, mine: Sequence[Piece]) -> dict[int, T]:
+        return {piece.piece: work(link, piece) for piece in mine}
+
+    pool = ThreadPoolExecutor(max_workers=len(groups))
+    try:
+        futures = {pool.submit(one_server, links[key], group) for key, group in groups.items()}
+        yield lambda: _joined(futures)
+    except BaseException:
+        for link in links.values():
+            link.cancel()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _joined(futures: Collection[Future[dict[int, T]]]) -> dict[int, T]:
     """Results of all threads; an error of one, or a stop of the job, ends the waiting at once."""
-    found: dict[int, Measured] = {}
+    found: dict[int, T] = {}
     waiting = set(futures)
     with progress("building indexes", len(futures), "servers") as advance:
         while waiting:
@@ -155,23 +231,12 @@ def _joined(futures: Mapping[Future[dict[int, Measured]], int | None]) -> dict[i
     return found
 
 
-def _build(
-    link: Link, pieces: Sequence[Piece], code_set: CodeSet, memory_bytes: int, anew: bool
-) -> dict[int, Measured]:
-    parameters: dict[str, Any] = code_set.index_parameters
-    found = {}
-    for piece in pieces:
-
-        def work(remote: Connection, _again: bool, piece: Piece = piece) -> Measured:
-            queries.wait_for_earlier(remote, piece)
-            queries.create_keys(remote, link.schema, piece)
-            if "m" in parameters:
-                m, ef = int(parameters["m"]), int(parameters["ef_construction"])
-                queries.create_hnsw(
-                    remote, link.schema, piece, code_set.dimension, m, ef, memory_bytes, anew=anew
-                )
-            counted = queries.checksum(remote, piece, link.schema)
-            return (*counted, queries.piece_bytes(remote, link.schema, piece))
-
-        found[piece.piece] = link.run(work)
-    return found
+def _built(remote: Connection, link: Link, piece: Piece, code_set: CodeSet, memory_bytes: int) -> Measured:
+    parameters = code_set.index_parameters
+    queries.wait_for_earlier(remote, piece)
+    indexes.create_keys(remote, link.schema, piece)
+    if "m" in parameters:
+        m, ef = int(parameters["m"]), int(parameters["ef_construction"])
+        indexes.create_hnsw(remote, link.schema, piece, code_set.dimension, m, ef, memory_bytes)
+    counted = queries.checksum(remote, piece, link.schema)
+    return (*counted, queries.piece_bytes(remote, link.schema, piece))

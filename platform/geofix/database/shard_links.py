@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,9 +20,20 @@ from geofix.errors import BadInputError, ServiceError, TransientError, UsageErro
 from geofix.log import get_logger
 
 CONNECT_S = 5
+# A host that vanishes says nothing. Asked every 2 s after 5 s of silence, it counts as gone after three answers that
+# did not come; what was sent and not received, after 10 s.
+_PATIENCE = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 # A session ends within a second of its client: what a killed process began is rolled back, its locks are free. What it
 # committed has reached the disk, whatever the server is set to.
-SESSION = "-c client_connection_check_interval=1000 -c synchronous_commit=on"
+SESSION = (
+    "-c client_connection_check_interval=1000 -c synchronous_commit=on -c tcp_keepalives_idle=5 "
+    "-c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
+)
 _ADDRESS = (
     "host",
     "hostaddr",
@@ -31,7 +44,17 @@ _ADDRESS = (
     "sslcrl",
     "sslsni",
     "channel_binding",
+    "connect_timeout",
+    "keepalives",
+    *_PATIENCE,
 )
+# What a server says that is up and will not let this login in, however long it is waited for. Others are in the
+# language of that server and are waited for.
+_REFUSED = re.compile(
+    r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|role .* does not exist|database .* does not exist|"
+    r"not permitted to log in|permission denied for database|no password supplied|certificate|does not support SSL"
+)
+_MOST_LOSSES = 5  # of one piece of work: it may be what ends the server
 _log = get_logger(__name__)
 T = TypeVar("T")
 
@@ -84,8 +107,7 @@ def server_options(parts: dict[str, str], ef_search: int) -> dict[str, str]:
     Settings of this server never reach another, so those of the search travel as options of its sessions.
     """
     return {
-        **{key: parts[key] for key in _ADDRESS if key in parts},
-        "connect_timeout": parts.get("connect_timeout", str(CONNECT_S)),
+        **_reached(parts),
         "options": f"-c hnsw.iterative_scan=strict_order -c hnsw.ef_search={ef_search} {SESSION}",
         "extensions": "vector,postgis",
         "async_capable": "true",
@@ -95,6 +117,12 @@ def server_options(parts: dict[str, str], ef_search: int) -> dict[str, str]:
     }
 
 
+def _reached(parts: dict[str, str]) -> dict[str, str]:
+    """Where a server is, and how soon it counts as gone; what the URL says of that comes first."""
+    known = {key: parts[key] for key in _ADDRESS if key in parts}
+    return {"connect_timeout": str(CONNECT_S), **_PATIENCE, **known}
+
+
 @contextmanager
 def opened(parts: dict[str, str], what: str) -> Iterator[Connection]:
     """A connection to a shard; the caller commits, an exception rolls back.
@@ -102,10 +130,9 @@ def opened(parts: dict[str, str], what: str) -> Iterator[Connection]:
     Raises:
         ServiceError: It does not answer or refuses the login; the message names no password.
     """
-    known = {key: value for key, value in parts.items() if key in {*_ADDRESS, "user", "password", "passfile"}}
-    timeout = parts.get("connect_timeout", str(CONNECT_S))
+    known: dict[str, Any] = {key: parts[key] for key in ("user", "password", "passfile") if key in parts}
     try:
-        conn = psycopg.connect(make_conninfo("", **known, connect_timeout=timeout, options=SESSION))
+        conn = psycopg.connect(make_conninfo("", **known, **_reached(parts), options=SESSION))
     except psycopg.OperationalError as error:
         said = " ".join(str(error).split())
         for secret in filter(None, [parts.get("password")]):
@@ -134,11 +161,26 @@ def password_of(conn: Connection, what: str) -> str:
     return conn.info.password
 
 
+def require_token(remote: Connection, token: UUID, what: str) -> None:
+    """Refuse a shard that is not this database's.
+
+    Raises:
+        ServiceError: Another database's token stands there, or none.
+    """
+    if queries.token(remote) != token:
+        raise ServiceError(
+            f"{what} belongs to another database: its token differs.",
+            hint="Is it a new server at the same address, or was it added elsewhere? `geofix shards list` shows where it is.",
+        )
+
+
 class Link:
     """One server that pieces are written to, this one or a shard; it is waited for when it goes away."""
 
-    def __init__(self, parts: dict[str, str], name: str, *, wait_s: float, schema: str) -> None:
-        self.parts, self.name, self.wait_s, self.schema = parts, name, wait_s, schema
+    def __init__(
+        self, parts: dict[str, str], name: str, *, wait_s: float, schema: str, token: UUID | None = None
+    ) -> None:
+        self.parts, self.name, self.wait_s, self.schema, self.token = parts, name, wait_s, schema, token
         self._conn: Connection | None = None
 
     @classmethod
@@ -154,7 +196,9 @@ class Link:
                 f"Shard {shard.name} has no user mapping of the owner.",
                 hint="Remove the shard and add it again.",
             )
-        return cls(parts, f"Shard {shard.name}", wait_s=wait_s, schema=queries.REMOTE_SCHEMA)
+        return cls(
+            parts, f"Shard {shard.name}", wait_s=wait_s, schema=queries.REMOTE_SCHEMA, token=shard.token
+        )
 
     def run(self, work: Callable[[Connection, bool], T]) -> T:
         """Do `work` in one transaction; when the server goes away, wait for it and do it again.
@@ -163,12 +207,15 @@ class Link:
             work: Takes the connection and whether an earlier attempt may have been committed unseen.
 
         Raises:
-            TransientError: The server stayed away for `wait_s` seconds.
+            TransientError: The server stayed away for `wait_s` seconds since it was lost, or went away again and again.
+            ServiceError: It refuses the login, or belongs to another database.
         """
-        again, until = False, time.monotonic() + self.wait_s
+        again, losses, until = False, 0, float("inf")
         while True:
+            connected = False
             try:
                 conn = self._connected()
+                connected, until = True, float("inf")
                 result = work(conn, again)
                 conn.commit()
                 return result
@@ -179,8 +226,15 @@ class Link:
                 self.close()
                 if not lost:
                     raise
-                if time.monotonic() > until:
-                    said = " ".join(str(error).split())
+                said = " ".join(str(error).split())
+                if not connected and _REFUSED.search(said):
+                    raise ServiceError(
+                        f"{self.name} ({address(self.parts)}) does not let {self.parts.get('user')} in: {said}.",
+                        hint="Mend the login or its user mapping, then run the same command again.",
+                    ) from None
+                losses += connected
+                until = min(until, time.monotonic() + self.wait_s)
+                if time.monotonic() > until or losses > _MOST_LOSSES:
                     raise TransientError(
                         f"{self.name} ({address(self.parts)}) does not answer: {said}.",
                         hint="Start it, then run the same command again: it goes on where it was.",
@@ -211,11 +265,12 @@ class Link:
         if self._conn is None or self._conn.closed:
             self._conn = None
             known: dict[str, Any] = {
-                key: value for key, value in self.parts.items() if key in {*_ADDRESS, "user", "password"}
+                key: self.parts[key] for key in ("user", "password") if key in self.parts
             }
             self._conn = psycopg.connect(
-                make_conninfo(
-                    "", **known, connect_timeout=CONNECT_S, options=f"{SESSION} -c search_path=public"
-                )
+                make_conninfo("", **known, **_reached(self.parts), options=f"{SESSION} -c search_path=public")
             )
+            if self.token is not None:
+                require_token(self._conn, self.token, self.name)
+                self._conn.commit()
         return self._conn

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from geofix.database import shard_copy, shard_pieces
-from geofix.database.engine import Connection
+from geofix.database.engine import Connection, connect
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import shard_pieces as queries
 from geofix.database.queries import shard_switch
@@ -24,11 +24,11 @@ from geofix.database.queries import shards as registry
 from geofix.database.queries.codes import CodeSet
 from geofix.database.queries.shard_pieces import LEAF_SCHEMA, Piece
 from geofix.database.shard_links import Link
+from geofix.database.shard_pieces import alone
 from geofix.database.shards import HERE, find_shard
 from geofix.errors import NotFoundError, ServiceError, SpaceError, TransientError, UsageError
 from geofix.log import get_logger, progress
 
-_LOCK_S = 10.0
 _log = get_logger(__name__)
 
 
@@ -56,7 +56,7 @@ def distribute(
     code_set = code_queries.find_ready(conn, name)
     _check_names(conn, code_set, shards)
     _check_memory(code_set, len(shards), memory_bytes)
-    with _alone(conn, code_set):
+    with alone(conn, code_set.code_set_id, code_set.name):
         if _is_there(conn, code_set, shards):
             shard_pieces.clean(conn)
             live = queries.pieces(conn, code_set_id=code_set.code_set_id, states=["live"])
@@ -68,11 +68,12 @@ def distribute(
             if piece.generation == generation
         ]
         conn.commit()
+        shard_switch.require_whole(pieces)
         with _links(conn, pieces, wait_s) as links:
             shard_copy.fill(conn, code_set, pieces, links)
             made = shard_copy.finish(conn, code_set, pieces, links, memory_bytes=memory_bytes)
         _stage(conn, made)
-        _switch(conn, code_set, generation, made)
+        _switch(conn, code_set, generation)
         shard_pieces.clean(conn)
     _log.info("code set distributed", name=name, shards=list(shards))
     return _report(conn, code_set, made, resumed=resumed)
@@ -99,7 +100,7 @@ def _report(conn: Connection, code_set: CodeSet, made: Sequence[Piece], *, resum
 def give_up(conn: Connection, name: str) -> bool:
     """Roll an interrupted move back: what it had copied is removed; False when there was none. Commits."""
     code_set = code_queries.find_code_set(conn, name)
-    with _alone(conn, code_set):
+    with alone(conn, code_set.code_set_id, code_set.name):
         found = _dropped(conn, code_set)
         shard_pieces.clean(conn)
     return found
@@ -130,41 +131,15 @@ def index_pieces(
     """
     parameters = {"method": "hnsw", "m": m, "ef_construction": ef_construction}
     code_set = replace(code_set, index_parameters=parameters)
-    with _alone(conn, code_set):
+    with alone(conn, code_set.code_set_id, code_set.name):
         pieces = queries.pieces(conn, code_set_id=code_set.code_set_id, states=["live"])
         conn.commit()
         _check_memory(code_set, len(pieces), memory_bytes)
         with _links(conn, pieces, wait_s) as links:
-            made = shard_copy.finish(conn, code_set, pieces, links, memory_bytes=memory_bytes, anew=True)
-        size = sum(piece.bytes for piece in made)
+            size = shard_copy.index_anew(conn, code_set, pieces, links, memory_bytes=memory_bytes)
         code_queries.set_index(conn, code_set.code_set_id, parameters, size)
         conn.commit()
     return size
-
-
-@contextmanager
-def _alone(conn: Connection, code_set: CodeSet) -> Iterator[None]:
-    """Let no other process move this code set meanwhile.
-
-    Raises:
-        TransientError: One does.
-    """
-    until = time.monotonic() + _LOCK_S
-    while not queries.try_lock(conn, code_set.code_set_id):
-        conn.commit()
-        if time.monotonic() > until:
-            raise TransientError(
-                f"Another process is moving code set {code_set.name}.", hint="Wait until it has ended."
-            )
-        time.sleep(0.2)
-    conn.commit()
-    try:
-        yield
-    finally:
-        if not conn.closed:
-            conn.rollback()
-            queries.unlock(conn, code_set.code_set_id)
-            conn.commit()
 
 
 def _check_names(conn: Connection, code_set: CodeSet, shards: Sequence[str]) -> None:
@@ -183,17 +158,22 @@ def _check_names(conn: Connection, code_set: CodeSet, shards: Sequence[str]) -> 
             find_shard(conn, name)
 
 
-def _check_memory(code_set: CodeSet, parts: int, memory_bytes: int) -> None:
+def memory_needed_mb(code_set: CodeSet, parts: int) -> int:
+    """Mebibytes that building the index of each of so many parts takes; 0 where there is no index."""
     if "m" not in code_set.index_parameters:
-        return
-    need = code_queries.hnsw_bytes(
-        code_set.cells // parts + 1, code_set.dimension, int(code_set.index_parameters["m"])
-    )
-    if need > memory_bytes:
+        return 0
+    m = int(code_set.index_parameters["m"])
+    need = code_queries.hnsw_bytes(code_set.cells // parts + 1, code_set.dimension, m)
+    return -(-need >> 20)
+
+
+def _check_memory(code_set: CodeSet, parts: int, memory_bytes: int) -> None:
+    need = memory_needed_mb(code_set, parts)
+    if need > memory_bytes >> 20:
         raise SpaceError(
-            f"The graph of each part of {code_set.name} needs about {need / 1e6:,.0f} MB, "
-            f"{memory_bytes / 1e6:,.0f} MB are allowed.",
-            hint="Raise --memory-mb, or name more shards.",
+            f"The graph of each part of {code_set.name} needs about {need:,} MB, "
+            f"{memory_bytes >> 20:,} MB are allowed.",
+            hint=f"Give --memory-mb {need}, or name more shards.",
         )
 
 
@@ -259,44 +239,55 @@ def _links(conn: Connection, pieces: Sequence[Piece], wait_s: float) -> Iterator
 
 
 def _stage(conn: Connection, made: Sequence[Piece]) -> None:
-    """Make the foreign tables, which nobody searches yet, and count through each.
+    """Make the foreign tables, which nobody searches yet, and count through each, as owner and as reader.
 
     Raises:
-        ServiceError: A count differs.
+        ServiceError: A count differs, or the reader's login on a shard does not work.
     """
-    servers = {shard.shard_id: shard.server for shard in registry.shards(conn)}
-    with progress("foreign tables", len(made), "pieces") as advance:
-        for piece in made:
-            if piece.shard_id is not None:
-                counted = shard_switch.create_foreign(conn, piece, servers[piece.shard_id])
-                if counted != piece.cells:
-                    raise ServiceError(
-                        f"{servers[piece.shard_id]} shows {counted:,} cells of {piece.cells:,} in {piece.table}.",
-                        hint="Ask `geofix shards check`.",
-                    )
-                conn.commit()
+    servers: dict[int | None, str] = {shard.shard_id: shard.server for shard in registry.shards(conn)}
+    away = [piece for piece in made if piece.shard_id is not None]
+    with progress("foreign tables", len(made), "pieces") as advance, ExitStack() as stack:
+        advance(len(made) - len(away))
+        reader = stack.enter_context(connect("reader")) if away else conn
+        if away and registry.identity(reader) != registry.identity(conn):
+            reader = conn  # a replica, which learns of the tables later
+        for piece in away:
+            server = servers[piece.shard_id]
+            counted = {shard_switch.create_foreign(conn, piece, server)}
+            conn.commit()
+            try:
+                counted.add(shard_pieces.count_through(reader, piece))
+            except psycopg.Error as error:
+                raise ServiceError(
+                    f"{reader.info.user} cannot read {piece.table} through {server}: {' '.join(str(error).split())}.",
+                    hint="Mend its user mapping or its rights on the shard, then run the same command again.",
+                ) from None
+            if counted != {piece.cells}:
+                raise ServiceError(
+                    f"{server} shows {min(counted):,} cells of {piece.cells:,} in {piece.table}.",
+                    hint="Ask `geofix shards check`.",
+                )
             advance(1)
 
 
-def _switch(
-    conn: Connection, code_set: CodeSet, generation: int, made: Sequence[Piece], attempts: int = 6
-) -> None:
+def _switch(conn: Connection, code_set: CodeSet, generation: int, attempts: int = 6) -> None:
     """Search the pieces from now on, in one transaction that waits for no long query.
 
     Raises:
         NotFoundError: The code set was dropped or replaced meanwhile.
+        ServiceError: The pieces are not the whole code set.
         TransientError: Long queries held the tables through every attempt.
     """
     for attempt in range(attempts):
         try:
-            state = shard_switch.hold(conn, code_set.code_set_id)
-            if state not in code_queries.SEARCHABLE:
+            held = shard_switch.hold(conn, code_set.code_set_id)
+            if held is None or held[0] not in code_queries.SEARCHABLE:
                 conn.rollback()
                 raise NotFoundError(
                     f"Code set {code_set.name} was dropped or replaced meanwhile.",
                     hint="Distribute the new one.",
                 )
-            shard_switch.switch(conn, code_set.code_set_id, generation, made)
+            shard_switch.switch(conn, code_set.code_set_id, generation, held[1])
             conn.commit()
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, TransientError):

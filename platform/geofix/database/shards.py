@@ -15,8 +15,16 @@ from geofix.database import shard_pieces
 from geofix.database.embedded.bootstrap import ROLES
 from geofix.database.engine import Connection
 from geofix.database.queries import shards as queries
+from geofix.database.queries.shard_pieces import forget_gone
 from geofix.database.queries.shards import Shard
-from geofix.database.shard_links import address, opened, password_of, read_url, server_options
+from geofix.database.shard_links import (
+    address,
+    opened,
+    password_of,
+    read_url,
+    require_token,
+    server_options,
+)
 from geofix.database.versions import MIN_PGVECTOR, version_tuple
 from geofix.errors import NotFoundError, SchemaError, ServiceError, UsageError
 
@@ -47,6 +55,7 @@ def add_shard(
     reader_url: str | None = None,
     password_file: Path | None = None,
     ef_search: int = EF_SEARCH,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Register a server after both logins were tried; commits.
 
@@ -59,9 +68,11 @@ def add_shard(
         reader_url: Of the login that only reads; default: geofix_reader at the same place.
         password_file: libpq's passfile for both, when the URLs hold no passwords.
         ef_search: Candidates that a search keeps on this shard.
+        take_over: Also when another database had added it, which then must not use it any more; never while it holds
+            tables of codes.
 
     Raises:
-        UsageError: The name is taken or unfit, the server asks for no password, or it is another owner's.
+        UsageError: The name is taken or unfit, the server asks for no password, or it is a shard already.
         SchemaError: postgres_fdw or pgvector is missing here or there.
         ServiceError: The server does not answer or refuses a login.
     """
@@ -90,7 +101,9 @@ def add_shard(
             login = (str(reading["user"]), password_of(reader, f"Shard {name}"))
             if queries.identity(reader) != queries.identity(remote):
                 raise UsageError("The two URLs lead to different databases.", hint="Give both of one shard.")
-        queries.prepare(remote, login[0], token)
+        queries.prepare(remote, login[0])
+        _require_free(conn, remote, name, take_over)
+        queries.set_token(remote, token)
         values = {
             "name": name,
             "server": f"geofix_shard_{name}",
@@ -122,33 +135,61 @@ def find_shard(conn: Connection, name: str) -> Shard:
     )
 
 
-def remove_shard(conn: Connection, name: str) -> dict[str, Any]:
+def remove_shard(conn: Connection, name: str, *, lost: bool = False) -> dict[str, Any]:
     """Forget a shard that holds nothing any more; commits.
 
+    Args:
+        conn: Connection of the owner.
+        name: Of the shard.
+        lost: It will not answer again, or is another server by now: also forget tables that were to be removed there.
+
+    Returns:
+        removed, note, and left: tables that may still be there.
+
     Raises:
-        UsageError: It holds parts of code sets, or one is being moved there.
+        UsageError: It holds parts of code sets, one is being moved there, or tables are to be removed there first.
     """
     shard = find_shard(conn, name)
     shard_pieces.clean(conn)
-    pieces = shard_pieces.pieces_on(conn, shard.shard_id)
-    if pieces:
+    live = shard_pieces.pieces_on(conn, shard.shard_id, ["live"])
+    if live:
         raise UsageError(
-            f"Shard {name} holds {len(pieces)} pieces of code sets {', '.join(sorted(set(pieces)))}.",
-            hint="Distribute them over other shards, or bring them home with --back, then remove it.",
+            f"Shard {name} holds {sum(live.values())} pieces of code sets {', '.join(sorted(live))}.",
+            hint="Distribute them over other shards, or bring them home with --back, then remove it. If it is lost with "
+            "them: `geofix codes drop`, then remove it with --lost.",
         )
-    parts = queries.login(conn, shard)
-    note = ""
-    try:
-        if parts is not None:
-            with opened(parts, f"Shard {name}") as remote:
-                if queries.token(remote) == shard.token:
-                    queries.forget(remote)
-                    remote.commit()
-    except ServiceError as error:
-        note = f"its schema geofix_shard was left there: {error.message}"
+    filling = shard_pieces.pieces_on(conn, shard.shard_id, ["filling"])
+    if filling:
+        raise UsageError(
+            f"Code sets {', '.join(sorted(filling))} are being moved to shard {name}.",
+            hint="Give the moves up: `geofix codes distribute NAME --cancel`.",
+        )
+    left = [piece.table for piece in forget_gone(conn, shard.shard_id)]
+    if left and not lost:
+        conn.rollback()
+        raise UsageError(
+            f"{len(left)} tables are to be removed from shard {name}, which does not answer or is another server by now.",
+            hint="`geofix shards check` says which; if it will not come back, give --lost.",
+        )
+    note = "" if lost else _forgotten_there(conn, shard)
     queries.unregister(conn, shard)
     conn.commit()
-    return {"removed": name, "note": note}
+    return {"removed": name, "note": note, "left": left}
+
+
+def _forgotten_there(conn: Connection, shard: Shard) -> str:
+    """Remove our schema from a shard that holds nothing; says why not."""
+    parts = queries.login(conn, shard)
+    if parts is None:
+        return ""
+    try:
+        with opened(parts, f"Shard {shard.name}") as remote:
+            if queries.token(remote) == shard.token:
+                queries.forget(remote)
+                remote.commit()
+    except ServiceError as error:
+        return f"its schema geofix_shard was left there: {error.message}"
+    return ""
 
 
 def check_shards(conn: Connection, reader: Connection, *, full: bool = False) -> list[ShardState]:
@@ -178,14 +219,14 @@ def _checked(conn: Connection, reader: Connection, shard: Shard, full: bool) -> 
                 "pgvector": row[2],
                 "latency_ms": round(1000 * (time.perf_counter() - began), 2),
             }
-            if queries.token(remote) != shard.token:
-                raise ServiceError("it belongs to another database: its token differs")
+            require_token(remote, shard.token, f"Shard {shard.name}")
             if queries.may_write(remote, shard.reader):
                 raise ServiceError(f"login {shard.reader} may write there")
             wrong, values["cells"] = shard_pieces.compare(conn, reader, shard, remote, full=full)
             if wrong:
                 raise ServiceError("; ".join(wrong))
     except (ServiceError, psycopg.Error) as error:
+        reader.rollback()  # the next shard is asked by the same connection
         said = error.message if isinstance(error, ServiceError) else " ".join(str(error).split())
         values |= {"ok": False, "message": said}
     known = {"postgres": None, "pgvector": None, "latency_ms": None}
@@ -219,13 +260,31 @@ def _fit(conn: Connection, remote: Connection, name: str) -> dict[str, Any]:
         raise UsageError(
             "This is the database itself.", hint="Name it `local` when you distribute; it need not be added."
         )
-    tables = queries.held(remote)
+    return {"postgres": row[0].split()[0], "pgvector": row[2]}
+
+
+def _require_free(conn: Connection, remote: Connection, name: str, take_over: bool) -> None:
+    """Refuse a prepared server that is a shard already: two owners would remove each other's tables.
+
+    Raises:
+        UsageError: With whose it is, as far as that is known.
+    """
+    known = {shard.token: shard.name for shard in queries.shards(conn)}
+    mark, tables = queries.token(remote), queries.held(remote)
+    if mark in known:
+        raise UsageError(
+            f"This server is shard {known[mark]} already.", hint="One database can be one shard only."
+        )
     if tables:
         raise UsageError(
             f"The schema geofix_shard of {name} holds {tables} tables of another database.",
             hint="Use another database on that server, or drop the schema there if nobody needs it.",
         )
-    return {"postgres": row[0].split()[0], "pgvector": row[2]}
+    if mark is not None and not take_over:
+        raise UsageError(
+            f"Another database has added {name} as its shard: token {mark}.",
+            hint="Remove it there (`geofix shards remove`); if that database is gone or has lost it, give --take-over.",
+        )
 
 
 def _current_user(conn: Connection) -> str:

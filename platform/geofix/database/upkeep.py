@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ from pgvector.psycopg import register_vector
 
 from geofix.database.backup import backup, restore
 from geofix.database.migrate import head_revision, migrate
+from geofix.database.queries.code_ranges import unfinished
+from geofix.database.queries.codes import find_code_set
 from geofix.database.queries.leaves import orphan_leaves
 from geofix.database.queries.shards import moves_under_way
-from geofix.database.restore_home import AT_HOME
-from geofix.database.shard_moves import distribute
+from geofix.database.restore_home import AT_HOME, FORGET_SHARDS
+from geofix.database.shard_moves import distribute, memory_needed_mb
 from geofix.database.shards import HERE
 from geofix.database.sqlfiles import drift
 from geofix.database.versions import Check, check_versions
-from geofix.settings import Settings
+from geofix.errors import SpaceError, TransientError
+from geofix.settings import Settings, get_settings
 
 REVISION = "SELECT version_num FROM geofix.alembic_version"
 INVALID_INDEXES = """
@@ -55,23 +59,42 @@ def migrate_safely(url: str, settings: Settings, *, backup_to: Path | None) -> d
     }
 
 
-def restore_and_migrate(url: str, file: Path, settings: Settings) -> dict[str, Any]:
+def restore_and_migrate(
+    url: str, file: Path, settings: Settings, *, memory_bytes: int = 512 << 20
+) -> dict[str, Any]:
     """Fill an empty database from a dump, then bring it to this version.
 
     A dump holds neither the grants on the database nor the default privileges; migrating sets them again. Code sets
-    that were distributed are put together and indexed on this server.
+    that were distributed are put together and indexed on this server. One whose index needs more memory than allowed
+    stays in pieces here, which are searched row by row.
+
+    Args:
+        url: The owner's connection.
+        file: What `backup` wrote.
+        settings: For the server's tools.
+        memory_bytes: For building the index of each code set that was distributed.
 
     Returns:
-        before and after: the revision of the dump and that of this version; came_home: code sets put together.
+        before and after: the revision of the dump and that of this version; came_home: code sets put together; left:
+        those that are still in pieces, each with why and the command that puts it together.
     """
     restore(url, file, settings)
     result = migrate(url)
+    home, left = [], []
     with psycopg.connect(url) as conn:
         register_vector(conn)
-        names = [row[0] for row in conn.execute(AT_HOME)]
-        for name in names:
-            distribute(conn, name, [HERE])
-    return {"before": result.before, "after": result.after, "came_home": names}
+        conn.execute(FORGET_SHARDS)
+        conn.commit()
+        for name in [row[0] for row in conn.execute(AT_HOME).fetchall()]:
+            try:
+                distribute(conn, name, [HERE], memory_bytes=memory_bytes)
+                home.append(name)
+            except (SpaceError, TransientError) as error:
+                conn.rollback()
+                need = max(memory_needed_mb(find_code_set(conn, name), 1), memory_bytes >> 20, 64)
+                command = f"geofix codes distribute {name} --back --memory-mb {need}"
+                left.append({"code_set": name, "why": error.message, "command": command})
+    return {"before": result.before, "after": result.after, "came_home": home, "left": left}
 
 
 def check_database(conn: psycopg.Connection[Any]) -> list[Check]:
@@ -79,6 +102,7 @@ def check_database(conn: psycopg.Connection[Any]) -> list[Check]:
     found = check_versions(conn)
     if not all(check.ok for check in found):
         return found
+    grace = timedelta(hours=get_settings().gc_grace_hours)
     return [
         *found,
         _none("SQL files", drift(conn), "Run `geofix db migrate`."),
@@ -88,6 +112,7 @@ def check_database(conn: psycopg.Connection[Any]) -> list[Check]:
             "Build them again: `geofix codes index --code-set NAME`.",
         ),
         _none("leaves without a parent", orphan_leaves(conn), "Run `geofix gc`."),
+        _none("codes left in the making", [row[0] for row in unfinished(conn, grace)], "Run `geofix gc`."),
         _none(
             "moves to shards under way",
             moves_under_way(conn),

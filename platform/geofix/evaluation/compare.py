@@ -20,7 +20,9 @@ from geofix.evaluation.protocols import EvaluationProtocol
 
 Floats = NDArray[np.float64]
 Statistic = Literal["mean", "median"]
-_CHUNK_ENTRIES = 1 << 21  # Bounds the memory of one chunk of replicates to about 32 MB, however many photos.
+# Of one array of replicates: 16 MB of 8 bytes each, a few arrays at a time. A replicate of more photos takes
+# more.
+_CHUNK_ENTRIES = 1 << 21
 _BLOCK = 256  # Values of a column whose weights are summed before the middle is looked for.
 
 
@@ -110,6 +112,7 @@ def compare_errors(
     groups: ArrayLike | None = None,
     radii_m: tuple[float, ...] | None = None,
     protocol: EvaluationProtocol | None = None,
+    protocol_b: EvaluationProtocol | None = None,
     replicates: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -122,7 +125,8 @@ def compare_errors(
         errors_b_m: The same photos in the same order.
         groups: Sequence or block of each photo.
         radii_m: Metres; None takes the protocol's recall radii.
-        protocol: Comparison and missing policy. "drop" keeps photos both answered.
+        protocol: Comparison and missing policy. "drop" leaves out photos without an answer.
+        protocol_b: Those of the second, where it counts by others; the radii are the first's.
         replicates: Number of resamples.
         confidence: Coverage of the intervals.
         seed: Same seed, same intervals.
@@ -130,23 +134,24 @@ def compare_errors(
 
     Returns:
         `{"n", "groups", "recall": {"50": {"a", "b", "difference", "low", "high", "only_a", "only_b", "p"}},
-        "median_m": {...} or None}`; shares in percent. `p` is the exact McNemar test, which ignores groups.
+        "median_m": {...} or None, "protocol": {...}}`; shares in percent. `p` is the exact McNemar test,
+        which ignores groups. `protocol_b` is there where it differs.
     """
     rules = protocol or EvaluationProtocol()
+    rules_b = protocol_b or rules
     a, b = np.asarray(errors_a_m, dtype=np.float64), np.asarray(errors_b_m, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise UsageError(
             f"Two localizers must be compared on the same photos; got {a.shape} and {b.shape} errors."
         )
     labels = None if groups is None else np.asarray(groups)
-    answered = ~(np.isnan(a) | np.isnan(b))
-    if rules.missing == "drop":
-        a, b = a[answered], b[answered]
-        labels = None if labels is None else labels[answered]
+    kept = counting(rules, a) & counting(rules_b, b)
+    a, b = a[kept], b[kept]
+    labels = None if labels is None else labels[kept]
     options: dict[str, Any] = {"replicates": replicates, "confidence": confidence, "seed": seed}
     recall = {}
     for radius in radii_m or rules.radii_m:
-        hit_a, hit_b = rules.within(a, radius), rules.within(b, radius)
+        hit_a, hit_b = rules.within(a, radius), rules_b.within(b, radius)
         found = paired_difference(100.0 * hit_a, 100.0 * hit_b, groups=labels, **options)
         recall[key(radius)] = {**_short(found), **mcnemar(hit_a, hit_b)}
     middle = median_difference(a, b, groups=labels, **options) if median else None
@@ -157,7 +162,14 @@ def compare_errors(
         "recall": recall,
         "median_m": middle,
         "protocol": rules.as_record(),
+        **({} if rules_b == rules else {"protocol_b": rules_b.as_record()}),
     }
+
+
+def counting(protocol: EvaluationProtocol, errors_m: Floats) -> NDArray[np.bool_]:
+    """Which photos a protocol counts: those without an answer, NaN, unless it drops them."""
+    counted: NDArray[np.bool_] = ~np.isnan(errors_m) | (protocol.missing == "wrong")
+    return counted
 
 
 def median_difference(
@@ -302,7 +314,11 @@ def _median_replicates(
         times = np.empty(picked.shape, kind)
         for i, one in enumerate(picked):
             times[i] = np.bincount(one, minlength=n_groups)
-        parts.append(np.stack([_middle(values, of, times) for values, of in ordered], axis=1))
+        # A replicate of few groups is short, but `_middle` looks at every photo of it.
+        rows = max(1, _CHUNK_ENTRIES // len(group))
+        for start in range(0, len(times), rows):
+            some = times[start : start + rows]
+            parts.append(np.stack([_middle(values, of, some) for values, of in ordered], axis=1))
     return np.concatenate(parts)
 
 

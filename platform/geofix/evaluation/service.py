@@ -18,7 +18,7 @@ from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
 from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError, UsageError
-from geofix.evaluation.compare import compare_errors
+from geofix.evaluation.compare import compare_errors, counting
 from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.evaluation.run import Request, run_evaluation
 from geofix.evaluation.same_author import without_own_author
@@ -138,7 +138,13 @@ class Pair:
         b: Name of the second.
         errors_a: Its error of the first answer in metres, (n,), NaN where there is none.
         errors_b: The same photos in the same order.
+        gps_m: How well each true position is known, in metres, (n,); 0 where nothing is said.
+        photo_id: Their ids, (n,), ascending.
+        sequence: Sequence of each photo, (n,), NaN for none.
+        s2_id: Leaf cell of the true position, (n,).
         groups: Cluster of each photo, (n,); None where there is but one.
+        protocol_a: How the first counts.
+        protocol_b: How the second counts.
         only_a: Photos that the first alone asked.
         only_b: Photos that the second alone asked.
     """
@@ -147,9 +153,29 @@ class Pair:
     b: str
     errors_a: NDArray[np.float64]
     errors_b: NDArray[np.float64]
+    gps_m: NDArray[np.float64]
+    photo_id: NDArray[np.int64]
+    sequence: NDArray[np.float64]
+    s2_id: NDArray[np.int64]
     groups: NDArray[Any] | None
+    protocol_a: EvaluationProtocol
+    protocol_b: EvaluationProtocol
     only_a: int
     only_b: int
+
+    def counting(self, threshold_m: float) -> Pair:
+        """The photos that both count at a distance in metres, as `evaluation_hits` leaves photos out.
+
+        A photo without an answer goes where an evaluation drops those, and so does one whose own position is
+        known worse than the distance.
+        """
+        kept = counting(self.protocol_a, self.errors_a) & counting(self.protocol_b, self.errors_b)
+        kept &= self.gps_m <= threshold_m
+        if kept.all():
+            return self
+        names = ("errors_a", "errors_b", "gps_m", "photo_id", "sequence", "s2_id")
+        rest = replace(self, **{name: getattr(self, name)[kept] for name in names})
+        return replace(rest, groups=_clusters(rest.photo_id, rest.sequence, rest.s2_id))
 
 
 def read_pair(conn: Connection, a: str, b: str) -> Pair:
@@ -158,19 +184,32 @@ def read_pair(conn: Connection, a: str, b: str) -> Pair:
     Raises:
         BadInputError: They have no photo in common.
     """
-    first, second = (queries.find_evaluation(conn, name)["evaluation_id"] for name in (a, b))
-    ids_a, errors_a = queries.read_first_errors(conn, first)
-    ids_b, errors_b = queries.read_first_errors(conn, second)
+    first, second = (queries.find_evaluation(conn, name) for name in (a, b))
+    ids_a, errors_a = queries.read_first_errors(conn, first["evaluation_id"])
+    ids_b, errors_b = queries.read_first_errors(conn, second["evaluation_id"])
     common, place_a, place_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
     if not len(common):
         raise BadInputError(
             f"{a} and {b} asked different photos: none is common.", hint="Compare evaluations of one split."
         )
-    origin = queries.read_origins(conn, first)
+    origin = queries.read_origins(conn, first["evaluation_id"])
     place = np.searchsorted(origin["photo_id"], common)
-    groups = _clusters(common, origin["sequence_id"][place], origin["s2_id"][place])
-    only = len(ids_a) - len(common), len(ids_b) - len(common)
-    return Pair(a, b, errors_a[place_a], errors_b[place_b], groups, *only)
+    sequence, s2_id = origin["sequence_id"][place], origin["s2_id"][place]
+    return Pair(
+        a=a,
+        b=b,
+        errors_a=errors_a[place_a],
+        errors_b=errors_b[place_b],
+        gps_m=origin["gps_m"][place],
+        photo_id=common,
+        sequence=sequence,
+        s2_id=s2_id,
+        groups=_clusters(common, sequence, s2_id),
+        protocol_a=_protocol(first),
+        protocol_b=_protocol(second),
+        only_a=len(ids_a) - len(common),
+        only_b=len(ids_b) - len(common),
+    )
 
 
 def compare_evaluations(
@@ -179,7 +218,7 @@ def compare_evaluations(
     """Paired difference of two evaluations on their common photos, clustered by sequence.
 
     Raises:
-        BadInputError: They have no photo in common.
+        BadInputError: They have no photo in common, or none that counts.
     """
     return compare_pair(read_pair(conn, a, b), threshold_m, replicates=replicates, seed=seed)
 
@@ -187,18 +226,40 @@ def compare_evaluations(
 def compare_pair(
     pair: Pair, threshold_m: float, *, replicates: int = 2000, seed: int = 0, median: bool = True
 ) -> dict[str, Any]:
-    """The paired difference of a pair, as `compare_errors`, with whose it is."""
+    """The paired difference of a pair, as `compare_errors`, with whose it is and what was left out of it.
+
+    Each evaluation counts as its own protocol says, photo by photo as `evaluation_hits` does.
+
+    Raises:
+        BadInputError: No common photo counts.
+    """
+    here = pair.counting(threshold_m)
+    n = len(here.photo_id)
+    if not n:
+        raise BadInputError(
+            f"None of the {len(pair.photo_id)} photo(s) common to {pair.a} and {pair.b} counts within "
+            f"{threshold_m:g} m: each knows its own position worse than that, or an answer was dropped.",
+            hint="Choose a larger distance.",
+        )
     found = compare_errors(
-        pair.errors_a,
-        pair.errors_b,
+        here.errors_a,
+        here.errors_b,
         radii_m=(threshold_m,),
-        groups=pair.groups,
+        groups=here.groups,
+        protocol=here.protocol_a,
+        protocol_b=here.protocol_b,
         replicates=replicates,
         seed=seed,
         median=median,
     )
-    n = len(pair.errors_a)
-    return {"a": pair.a, "b": pair.b, "n": n, "only_a": pair.only_a, "only_b": pair.only_b, **found}
+    names = {"a": pair.a, "b": pair.b, "n": n, "only_a": pair.only_a, "only_b": pair.only_b}
+    return {**names, "left_out": len(pair.photo_id) - n, **found}
+
+
+def _protocol(row: dict[str, Any]) -> EvaluationProtocol:
+    """How a stored evaluation counts; the columns that SQL counts by come first."""
+    stored = EvaluationProtocol.from_record(row["config"].get("protocol", {}))
+    return replace(stored, comparison=row["comparison"], missing=row["missing_policy"])
 
 
 def _with_crops(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geofix.codes.complete import complete_query
-from geofix.codes.matrix import CellMatrix
+from geofix.codes.host_matrix import host_matrix
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import models as model_queries
@@ -37,7 +37,7 @@ def calibrate_code_set(conn: Connection, code_set: CodeSet, snapshot_id: int) ->
             hint=f"Run `geofix embed photos --model {model.name}`.",
         )
     photos = snapshot_queries.snapshot_photos(conn, snapshot_id, ["val"]).set_index("photo_id").loc[ids]
-    matrix = CellMatrix.from_rows(*code_queries.read_codes(conn, code_set))
+    matrix = host_matrix(conn, code_set)
     fit = fit_confidence(matrix, complete_query(vectors.astype(np.float32)), photos.s2_id.to_numpy(np.int64))
     temperature = fit.temperature * code_set.scale
     code_queries.set_temperature(conn, code_set.code_set_id, temperature, fit.as_dict())

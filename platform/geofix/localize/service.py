@@ -17,6 +17,7 @@ from geofix import __version__
 from geofix.codes.complete import complete_query
 from geofix.codes.embed import EmbedReport, embed_images
 from geofix.codes.embed_store import load_encoder
+from geofix.codes.host_matrix import host_matrix
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
 from geofix.database.queries import cells as cell_queries
@@ -24,7 +25,7 @@ from geofix.database.queries import codes as code_queries
 from geofix.database.queries import localizations as queries
 from geofix.database.queries.codes import CodeSet
 from geofix.database.queries.models import find_model_by_id
-from geofix.errors import BadInputError
+from geofix.errors import BadInputError, ServiceError
 from geofix.ingest.formats.base import printable
 from geofix.ingest.region_text import region_ewkb
 from geofix.localize.confidence import ConfidenceFit, Posterior, posterior
@@ -64,7 +65,7 @@ class Searcher:
         """
         code_set = code_queries.find_ready(conn, name)
         model = find_model_by_id(conn, code_set.model_id)
-        matrix = CellMatrix.from_rows(*code_queries.read_codes(conn, code_set))
+        matrix = host_matrix(conn, code_set)
         fit = ConfidenceFit.from_dict(code_set.calibration) if code_set.calibration else None
         return cls(code_set, load_encoder(model, "ground"), matrix, fit)
 
@@ -139,6 +140,11 @@ def _answer(
     """Search, weigh and store one photo."""
     half = np.asarray(vector, np.float16)
     rows = queries.search(conn, HalfVector(half), k, used.code_set.name, region)
+    if not rows:  # the searcher was loaded earlier
+        raise ServiceError(
+            f"Code set {used.code_set.name} has no cell there any more.",
+            hint="Was it replaced meanwhile, or is a shard down? See `geofix shards check`, then ask again.",
+        )
     completed = complete_query(half.astype(np.float32))
     chances = None
     finest = min(get_settings().finest_level, used.code_set.level)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from geofix.codes.complete import complete_query, scores_from
+from geofix.codes.host_matrix import host_matrix
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
-from geofix.database.queries.codes import SEARCHABLE, CodeSet, read_codes
+from geofix.database.queries.codes import SEARCHABLE, CodeSet
 from geofix.errors import NotFoundError
 from geofix.localizers.base import Candidates, Ints
 from geofix.spatial import s2
@@ -46,7 +47,7 @@ class CodeSetLocalizer:
             raise NotFoundError(
                 f"Code set {code_set.name} is {code_set.state}.", hint="Wait, or build it again."
             )
-        matrix = CellMatrix.from_rows(*read_codes(conn, code_set))
+        matrix = host_matrix(conn, code_set)
         return cls(matrix, code_set.scale, NAMES.get(code_set.recipe, code_set.recipe))
 
     def localize(self, embeddings: npt.NDArray[Any], k: int, ranges: Ints | None = None) -> Candidates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,14 @@ INSERT INTO geofix.recall_check (code_set_id, k, queries, ef_search, scope, cell
 VALUES (%(code_set_id)s, %(k)s, %(queries)s, %(ef_search)s, %(scope)s, %(cells_in_scope)s, %(recall)s)
 """
 READ = "SELECT s2_id, code FROM geofix.cell_code WHERE code_set_id = {} ORDER BY s2_id"
+PAGE = """
+SELECT s2_id, code FROM geofix.cell_code
+WHERE code_set_id = {code_set_id} AND s2_id > {last} ORDER BY s2_id LIMIT {rows}
+"""
+STAMPS = """
+SELECT code_set_id, to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set
+WHERE ready_at IS NOT NULL
+"""
 SEARCH = "SELECT s2_id, score, method, cells_in_scope FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, NULL, %(exact_below)s)"
 HNSW = "CREATE INDEX {index} ON {leaf} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops) WITH (m = {m}, ef_construction = {ef})"
 SAMPLE = """
@@ -209,6 +217,41 @@ def read_codes(conn: Connection, code_set: CodeSet) -> tuple[NDArray[np.int64], 
     """All codes of a set in S2 order: (n,) ids and (n, D + 2) fp16."""
     return read_vectors(
         conn, sql.SQL(READ).format(sql.Literal(code_set.code_set_id)), dimension=code_set.dimension
+    )
+
+
+def code_pages(
+    conn: Connection, code_set: CodeSet, rows: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """All codes of a set in S2 order, so many at a time: (n,) ids and (n, D + 2) fp16."""
+    last = int(np.iinfo(np.int64).min)
+    while True:
+        query = sql.SQL(PAGE).format(
+            code_set_id=sql.Literal(code_set.code_set_id), last=sql.Literal(last), rows=sql.Literal(rows)
+        )
+        ids, codes = read_vectors(conn, query, dimension=code_set.dimension)
+        if not len(ids):
+            return
+        yield ids, codes
+        last = int(ids[-1])
+
+
+def ready_stamps(conn: Connection) -> set[str]:
+    """`<key>-<time it became ready>` of every code set: unlike a key alone, no other set ever has it."""
+    return {f"{key}-{stamp}" for key, stamp in conn.execute(STAMPS).fetchall()}
+
+
+def ready_stamp(conn: Connection, code_set: CodeSet) -> str:
+    """The name of one set among `ready_stamps`.
+
+    Raises:
+        NotFoundError: It was dropped meanwhile, or is not ready.
+    """
+    for name in ready_stamps(conn):
+        if name.startswith(f"{code_set.code_set_id}-"):
+            return name
+    raise NotFoundError(
+        f"Code set {code_set.name} is not ready, or was dropped.", hint="List: geofix codes list."
     )
 
 

@@ -20,7 +20,11 @@ from geofix.database.queries.dashboard import frame
 
 EVALUATIONS = """
 SELECT s.*, e.metrics, e.snapshot_id FROM geofix.evaluation_summary s JOIN geofix.evaluation e USING (evaluation_id)
-ORDER BY s.created_at
+ORDER BY s.created_at, evaluation_id
+"""
+# Not `evaluation.n`, which counts what was measured: nothing, where photos without an answer are dropped and all are.
+HAS_PHOTOS = """
+SELECT EXISTS (SELECT FROM geofix.evaluation_photo WHERE evaluation_id = geofix.evaluation_id(%(name)s))
 """
 COMPARISON = "SELECT comparison FROM geofix.evaluation WHERE evaluation_id = geofix.evaluation_id(%(name)s)"
 # The photos of `evaluation_hits`, before a distance leaves some out. `mix` orders them at random, always in the same way.
@@ -41,9 +45,10 @@ FROM geofix.evaluation_photo ep JOIN geofix.photo_region pr ON pr.photo_id = ep.
 WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s)
 """
 REGION = "SELECT region_id FROM geofix.region WHERE level = %(level)s AND code = %(code)s"
+# Without a tolerance there is no shape, and none is read: the function is strict.
 PLACES = """
 SELECT r.region_id, r.code, r.name AS place,
-       public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s, true), 5) AS shape
+       public.ST_AsGeoJSON(public.ST_Simplify(r.geom, %(tolerance)s::float8, true), 5) AS shape
 FROM geofix.region r WHERE r.region_id = ANY (%(ids)s::bigint[])
 """
 # The smallest error of the answers up to the first K and after it up to the next one: most ranks are far away, and only
@@ -141,6 +146,12 @@ def evaluations(conn: Connection) -> pd.DataFrame:
     return frame(conn, EVALUATIONS)
 
 
+def has_photos(conn: Connection, name: str) -> bool:
+    """Whether an evaluation asked photos that are still there, answered or not."""
+    row = conn.execute(HAS_PHOTOS, {"name": name}).fetchone()
+    return bool(row and row[0])
+
+
 def asked(conn: Connection, name: str) -> Asked:
     """The photos of an evaluation that count; the arrays cannot be written to, so that many may hold them."""
     row = conn.execute(COMPARISON, {"name": name}).fetchone()
@@ -170,8 +181,8 @@ def region_id(conn: Connection, level: str, code: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def places(conn: Connection, ids: Sequence[int], tolerance: float) -> pd.DataFrame:
-    """Regions with code, place (its name) and shape (GeoJSON, simplified by a tolerance in degrees)."""
+def places(conn: Connection, ids: Sequence[int], tolerance: float | None) -> pd.DataFrame:
+    """Regions with code, place (its name) and shape (GeoJSON, simplified by a tolerance in degrees; None: none)."""
     return frame(conn, PLACES, {"ids": list(ids), "tolerance": tolerance})
 
 

@@ -81,7 +81,8 @@ def work_pages(conn: Connection, work: Work) -> Iterator[list[tuple[Any, ...]]]:
     """Pictures not embedded yet in S2 order, `PAGE` at a time.
 
     Rows are (photo_id, s2_id, uri), or (aerial_tile_id, s2_id, side_m, raster ids). Every page is a query of its
-    own, so rows may be stored and committed between pages. What is passed over is not offered again.
+    own, so rows may be stored and committed between pages. What is passed over is not offered again. The caller
+    commits once it has a page, or its transaction stays open for as long as the page is worked on.
     """
     params = {**work._params(), "after": _LOWEST, "page": PAGE}
     while True:

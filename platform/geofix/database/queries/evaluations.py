@@ -16,7 +16,7 @@ from geofix.database.engine import Connection
 from geofix.errors import NotFoundError, UsageError
 
 FIND = "SELECT * FROM geofix.evaluation WHERE name = %(name)s"
-LIST = "SELECT * FROM geofix.evaluation_summary ORDER BY created_at"
+LIST = "SELECT * FROM geofix.evaluation_summary ORDER BY created_at, evaluation_id"
 WITH_DATASETS = """
 SELECT e.evaluation_id, e.name AS evaluation, e.localizer, e.split, m.name AS model, e.n, e.metrics, asked.datasets
 FROM geofix.evaluation e
@@ -72,7 +72,7 @@ LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_
 WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
 """
 ORIGINS = """
-SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id
+SELECT ep.photo_id, coalesce(p.sequence_id::float8, 'NaN'), p.s2_id, coalesce(p.gps_accuracy_m, 0)::float8
 FROM geofix.evaluation_photo ep JOIN geofix.photo_record p USING (photo_id)
 WHERE ep.evaluation_id = %(evaluation_id)s ORDER BY ep.photo_id
 """
@@ -267,8 +267,8 @@ def read_first_errors(conn: Connection, evaluation_id: int) -> tuple[NDArray[np.
 
 
 def read_origins(conn: Connection, evaluation_id: int) -> dict[str, NDArray[Any]]:
-    """Columns of the asked photos by photo id: sequence_id (NaN: of none) and s2_id."""
-    columns = {"photo_id": "i8", "sequence_id": "f8", "s2_id": "i8"}
+    """Columns of the asked photos by photo id: sequence_id (NaN: of none), s2_id and gps_m (0: nothing is said)."""
+    columns = {"photo_id": "i8", "sequence_id": "f8", "s2_id": "i8", "gps_m": "f8"}
     return read_columns(conn, ORIGINS, columns, {"evaluation_id": evaluation_id})
 
 

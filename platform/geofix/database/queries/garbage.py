@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Literal, NamedTuple, get_args
 
+import psycopg
 from psycopg import sql
 
 from geofix.database.engine import Connection
@@ -86,10 +87,12 @@ WHERE j.job_id = e.job_id AND j.state IN ('succeeded', 'failed', 'cancelled', 'p
 """,
 }
 # Autovacuum is off on leaves. One with an HNSW index is never vacuumed (pgvector#450): it is dropped as a whole.
+# Codes in the making are copied, and their table dropped.
 BLOATED = """
 SELECT c.relname, s.n_dead_tup, pg_total_relation_size(c.oid) FROM pg_class c
 JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind = 'r' AND s.n_dead_tup > 0
+  AND NOT starts_with(c.relname, 'cell_code_making_')
   AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am a ON a.oid = x.relam
                   WHERE i.indrelid = c.oid AND a.amname = 'hnsw')
 ORDER BY 1
@@ -199,7 +202,7 @@ def bloated_leaves(conn: Connection) -> list[tuple[str, int, int]]:
 
 
 def vacuum_leaf(conn: Connection, name: str) -> int:
-    """Wipe deleted rows off a leaf; returns the bytes given back to the disk. Commits."""
+    """Wipe deleted rows off a leaf; returns the bytes given back to the disk, 0 when it is gone. Commits."""
     leaf = {"leaf": f"geofix_leaf.{name}"}
     conn.commit()
     conn.autocommit = True
@@ -207,6 +210,8 @@ def vacuum_leaf(conn: Connection, name: str) -> int:
         before = conn.execute(SIZE, leaf).fetchone()
         conn.execute(sql.SQL(VACUUM).format(leaf=sql.Identifier("geofix_leaf", name)))
         after = conn.execute(SIZE, leaf).fetchone()
+    except psycopg.errors.UndefinedTable:  # dropped since it was listed
+        return 0
     finally:
         conn.autocommit = False
     return max(0, int(before[0] or 0) - int(after[0] or 0)) if before and after else 0

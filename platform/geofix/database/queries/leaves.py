@@ -44,13 +44,12 @@ WHERE inhrelid = to_regclass(%(leaf)s) AND inhparent = to_regclass(%(parent)s)
 """
 LEAF_EXISTS = "SELECT to_regclass(%(leaf)s) IS NOT NULL"
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
-# What a job that has not ended collects codes in will become a leaf.
+# Codes that jobs collect are those of `code_ranges`.
 ORPHAN_LEAVES = """
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind IN ('r', 'p', 'f')
   AND NOT c.relispartition
-  AND NOT EXISTS (SELECT FROM geofix.job j WHERE c.relname = 'cell_code_making_' || replace(j.job_id::text, '-', '')
-                    AND j.state IN ('queued', 'running', 'lost', 'paused'))
+  AND NOT starts_with(c.relname, 'cell_code_making_')
   AND NOT EXISTS (SELECT FROM geofix.shard_move m
                   WHERE starts_with(c.relname, format('cell_code_%s_%s_', m.code_set_id, m.generation)))
 ORDER BY 1

@@ -61,6 +61,15 @@ FORGET_TODO = """
 DELETE FROM photo_region r USING region_todo t WHERE r.photo_id = t.photo_id AND r.level = %(level)s
 """
 
+# Admin-1 is taken from the nearest region of the photo's own country alone; inside one, the country does not count.
+FORGET_NEAREST = """
+DELETE FROM photo_region r USING region_todo t
+WHERE r.photo_id = t.photo_id AND r.level = %(level)s AND r.distance_m > 0
+"""
+KEEP_LACKING = """
+DELETE FROM region_todo t USING photo_region r WHERE r.photo_id = t.photo_id AND r.level = %(level)s
+"""
+
 ANALYZE_TODO = "ANALYZE region_todo (photo_id)"
 
 # With a fifth of all photos to do, looking up photos part by part is cheaper.
@@ -124,12 +133,15 @@ ON CONFLICT DO NOTHING
 # cosine); within max_m it is off by less than the share `off`: 0.7 % because the earth is no sphere of 6,371 km,
 # and tan(latitude) * max_m / R because the cosine changes on the way. Above 80 degrees and beside the 180th
 # meridian the plane is not used: all parts of the box are measured whole.
-# A photo never takes an admin-1 region of another country than its own: near a border whose far side has no
-# admin-1 loaded, everything within 25 km would else count to the near side.
+# A photo never takes an admin-1 region of another country than its own, and those of others are not in the way of
+# its own: near a border whose far side has no admin-1 loaded, everything within 25 km would else count to the near
+# side. The country of an admin-1 region is that of a point in it, chosen as for photos. Conditions in an OR keep
+# their sets in hash tables, made once for all photos.
 ASSIGN_NEAREST = """
 WITH lacking AS MATERIALIZED (
-    SELECT t.photo_id, t.geom, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
+    SELECT t.photo_id, t.geom, own.region_id AS country_id, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
     FROM region_todo t
+    LEFT JOIN photo_region own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
     CROSS JOIN LATERAL (
         SELECT ST_X(t.geom) AS lon, ST_Y(t.geom) AS lat, %(max_m)s::float8 / 110574 AS dlat
     ) at
@@ -148,8 +160,9 @@ WITH lacking AS MATERIALIZED (
     SELECT DISTINCT ON (r.region_id) r.region_id, part.region_id AS country_id
     FROM region r
     JOIN region_part part ON part.level = 'country' AND ST_Intersects(part.geom, ST_PointOnSurface(r.geom))
+    JOIN region country ON country.region_id = part.region_id
     WHERE r.level = 'admin1' AND %(level)s = 'admin1'
-    ORDER BY r.region_id, part.region_id
+    ORDER BY r.region_id, country.area_km2, country.code
 )
 INSERT INTO photo_region (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
@@ -168,6 +181,9 @@ CROSS JOIN LATERAL (
                     AND part.geom && ST_Expand(ST_Translate(p.geom, -360, 0), p.dlon, p.dlat))
                 OR (ST_X(p.geom) - p.dlon < -180
                     AND part.geom && ST_Expand(ST_Translate(p.geom, 360, 0), p.dlon, p.dlat)))
+              AND (p.country_id IS NULL
+                OR (part.region_id, p.country_id) IN (SELECT home.region_id, home.country_id FROM admin1_home home)
+                OR part.region_id NOT IN (SELECT home.region_id FROM admin1_home home))
             OFFSET 0
         ) part
     ) candidate
@@ -189,10 +205,6 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) near
 WHERE near.distance_m <= %(max_m)s
-  AND (%(level)s <> 'admin1' OR NOT EXISTS (
-    SELECT FROM photo_region c
-    JOIN admin1_home home ON home.region_id = near.region_id
-    WHERE c.photo_id = p.photo_id AND c.level = 'country' AND c.region_id <> home.country_id))
 ON CONFLICT DO NOTHING
 """
 
@@ -255,17 +267,28 @@ def reassign_changed(
     """Decide anew for photos whose region may be another one since these regions were added or redrawn.
 
     Where most regions of the level are among them that is every photo, else those that were in one of them,
-    or lie in one or within `max_m` metres of one; the caller commits.
+    or lie in one or within `max_m` metres of one; the caller commits. Where countries changed, the admin-1 of
+    these photos is decided anew too, unless they lie inside theirs.
+
+    Returns:
+        Photos of this level.
     """
     params: dict[str, Any] = {"level": level, "dataset_id": None, "max_m": max_m, "ids": list(region_ids)}
     row = conn.execute(COUNT_REGIONS, params).fetchone()
     if row is not None and 2 * len(region_ids) >= row[0]:
-        return assign_regions(conn, levels=[level], max_m=max_m, refresh=True)[level]
-    conn.execute(ANALYZE)
-    conn.execute(CREATE_TODO, prepare=False)
-    conn.execute(TODO_CHANGED, params)
-    conn.execute(FORGET_TODO, params)
-    return _assign(conn, params)
+        counts = assign_regions(conn, levels=[level], max_m=max_m, refresh=True)[level]
+    else:
+        conn.execute(ANALYZE)
+        conn.execute(CREATE_TODO, prepare=False)
+        conn.execute(TODO_CHANGED, params)
+        conn.execute(FORGET_TODO, params)
+        counts = _assign(conn, params)
+    if level == "country" and "admin1" in region_levels(conn):
+        own = {**params, "level": "admin1"}
+        conn.execute(FORGET_NEAREST, own)
+        conn.execute(KEEP_LACKING, own)
+        _assign(conn, own)
+    return counts
 
 
 def _assign(conn: Connection, params: dict[str, Any]) -> RegionCounts:

@@ -16,10 +16,10 @@ LEAF_SCHEMA = "geofix_leaf"
 
 # Registry.
 MOVE = "SELECT generation, target FROM geofix.shard_move WHERE code_set_id = %(code_set_id)s"
+# A generation is never used again: the name of a table says for ever which move made it.
 INSERT_MOVE = """
 INSERT INTO geofix.shard_move (code_set_id, generation, target)
-SELECT %(code_set_id)s, coalesce(max(generation), 0) + 1, %(target)s FROM geofix.shard_piece
-WHERE code_set_id = %(code_set_id)s RETURNING generation
+VALUES (%(code_set_id)s, nextval('geofix.shard_generation'), %(target)s) RETURNING generation
 """
 DELETE_MOVE = "DELETE FROM geofix.shard_move WHERE code_set_id = %(code_set_id)s"
 INSERT_PIECE = """
@@ -33,9 +33,17 @@ WHERE (%(code_set_id)s::bigint IS NULL OR p.code_set_id = %(code_set_id)s)
   AND (%(shard_id)s::bigint IS NULL OR p.shard_id = %(shard_id)s) AND p.state = ANY (%(states)s)
 ORDER BY p.code_set_id, p.generation, p.piece
 """
+GONE = """
+SELECT DISTINCT code_set_id FROM geofix.shard_piece WHERE state = 'gone' ORDER BY 1
+"""
+HOLD_GONE = """
+SELECT p.code_set_id, p.generation, p.piece, p.shard_id, p.lo, p.hi, p.cells, p.checksum, p.bytes, p.state
+FROM geofix.shard_piece p WHERE p.code_set_id = %(code_set_id)s AND p.state = 'gone'
+ORDER BY p.generation, p.piece FOR UPDATE
+"""
 NAMES_ON = """
 SELECT coalesce(c.name, p.code_set_id::text) FROM geofix.shard_piece p LEFT JOIN geofix.code_set c USING (code_set_id)
-WHERE p.shard_id = %(shard_id)s ORDER BY 1
+WHERE p.shard_id = %(shard_id)s AND p.state = ANY (%(states)s) ORDER BY 1
 """
 # A piece whose code set was dropped, or whose move was, is of no use any more.
 MARK_GONE = """
@@ -49,8 +57,16 @@ DELETE_PIECE = """
 DELETE FROM geofix.shard_piece
 WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
 """
+DELETE_GONE_ON = """
+DELETE FROM geofix.shard_piece WHERE shard_id = %(shard_id)s AND state = 'gone'
+RETURNING code_set_id, generation, piece, shard_id, lo, hi, cells, checksum, bytes, state
+"""
 MEASURED = """
 UPDATE geofix.shard_piece SET cells = %(cells)s, checksum = %(checksum)s, bytes = %(bytes)s
+WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
+"""
+MEASURED_BYTES = """
+UPDATE geofix.shard_piece SET bytes = %(bytes)s
 WHERE code_set_id = %(code_set_id)s AND generation = %(generation)s AND piece = %(piece)s
 """
 IS_DISTRIBUTED = (
@@ -102,23 +118,11 @@ SELECT code_set_id, s2_id, NULL::public.halfvec AS code, has_prototype, has_aeri
 LAST = "SELECT max(s2_id) FROM {table}"
 WAIT_FOR_EARLIER = "SELECT pg_advisory_xact_lock(hashtext({name}))"
 RECEIVE = "COPY {table} (code_set_id, s2_id, code, has_prototype, has_aerial) FROM STDIN (FORMAT BINARY)"
-UNIQUE_KEY = "CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {table} (s2_id)"
-PARENT_KEY = "CREATE INDEX IF NOT EXISTS {index} ON {table} (code_set_id, s2_id)"
-HNSW = """
-CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops)
-WITH (m = {m}, ef_construction = {ef})
-"""
-DROP_INDEX = "DROP INDEX IF EXISTS {index}"
-RENAME_INDEX = "ALTER INDEX {index} RENAME TO {name}"
 ANALYZE = "ANALYZE {table}"
 BYTES = "SELECT coalesce(pg_total_relation_size(to_regclass(%(table)s)), 0)"
 EXISTS = "SELECT to_regclass(%(table)s) IS NOT NULL"
-INDEXES = """
-SELECT count(*) FILTER (WHERE i.indisunique), count(*) FILTER (WHERE a.amname = 'hnsw')
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-WHERE i.indrelid = to_regclass(%(table)s) AND i.indisvalid
-"""
 DROP_PIECE = "DROP TABLE IF EXISTS {table} CASCADE"
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
 
 
 class Piece(NamedTuple):
@@ -173,6 +177,16 @@ def pieces(
     """Pieces in order, of one code set or shard, or all."""
     values = {"code_set_id": code_set_id, "shard_id": shard_id, "states": list(states)}
     return [Piece(*row) for row in conn.execute(PIECES, values)]
+
+
+def gone(conn: Connection) -> list[int]:
+    """Code sets, or what they were, with tables that are to be removed."""
+    return [int(row[0]) for row in conn.execute(GONE)]
+
+
+def hold_gone(conn: Connection, code_set_id: int) -> list[Piece]:
+    """Pieces of a code set whose tables are to be removed, as they are now; held until the transaction ends."""
+    return [Piece(*row) for row in conn.execute(HOLD_GONE, {"code_set_id": code_set_id})]
 
 
 def is_distributed(conn: Connection, code_set_id: int) -> bool:
@@ -240,6 +254,11 @@ def store_measured(conn: Connection, piece: Piece, cells: int, total: Decimal, s
     conn.execute(MEASURED, {**piece._asdict(), "cells": cells, "checksum": total, "bytes": size})
 
 
+def store_bytes(conn: Connection, piece: Piece, size: int) -> None:
+    """Note how much space a piece takes, and nothing of what it holds."""
+    conn.execute(MEASURED_BYTES, {**piece._asdict(), "bytes": size})
+
+
 def mark_gone(conn: Connection) -> None:
     """Mark the pieces that nothing refers to."""
     conn.execute(MARK_GONE)
@@ -255,9 +274,16 @@ def delete_move(conn: Connection, code_set_id: int) -> None:
     conn.execute(DELETE_MOVE, {"code_set_id": code_set_id})
 
 
-def names_on(conn: Connection, shard_id: int) -> list[str]:
+def forget_gone(conn: Connection, shard_id: int) -> list[Piece]:
+    """Forget what is to be removed from a shard that will never be asked again; returns it."""
+    return [Piece(*row) for row in conn.execute(DELETE_GONE_ON, {"shard_id": shard_id})]
+
+
+def names_on(
+    conn: Connection, shard_id: int, states: Sequence[str] = ("filling", "live", "gone")
+) -> list[str]:
     """Name of the code set of every piece on a shard."""
-    return [row[0] for row in conn.execute(NAMES_ON, {"shard_id": shard_id})]
+    return [row[0] for row in conn.execute(NAMES_ON, {"shard_id": shard_id, "states": list(states)})]
 
 
 def create_piece(conn: Connection, schema: str, piece: Piece, dimension: int) -> None:
@@ -302,46 +328,6 @@ def wait_for_earlier(conn: Connection, piece: Piece) -> None:
     conn.execute(sql.SQL(WAIT_FOR_EARLIER).format(name=sql.Literal(f"geofix.{piece.table}")))
 
 
-def create_keys(conn: Connection, schema: str, piece: Piece) -> None:
-    """Unique key and statistics of a filled piece."""
-    base, table = piece.table, sql.Identifier(schema, piece.table)
-    conn.execute(sql.SQL(UNIQUE_KEY).format(index=sql.Identifier(f"{base}_key"), table=table))
-    if piece.shard_id is None:
-        conn.execute(sql.SQL(PARENT_KEY).format(index=sql.Identifier(f"{base}_parent_key"), table=table))
-    conn.execute(sql.SQL(ANALYZE).format(table=table))
-
-
-def create_hnsw(
-    conn: Connection,
-    schema: str,
-    piece: Piece,
-    dimension: int,
-    m: int,
-    ef: int,
-    memory_bytes: int,
-    *,
-    anew: bool,
-) -> None:
-    """Build the HNSW index of a piece where there is none; `anew` replaces one."""
-    index = f"{piece.table}_hnsw"
-    made = f"{index}_new" if anew else index
-    conn.execute("SELECT set_config('maintenance_work_mem', %s, true)", (f"{max(64, memory_bytes >> 20)}MB",))
-    conn.execute(
-        sql.SQL(HNSW).format(
-            index=sql.Identifier(made),
-            table=sql.Identifier(schema, piece.table),
-            dimension=sql.Literal(dimension),
-            m=sql.Literal(m),
-            ef=sql.Literal(ef),
-        )
-    )
-    if anew:  # the old one answers until here
-        conn.execute(sql.SQL(DROP_INDEX).format(index=sql.Identifier(schema, index)))
-        conn.execute(
-            sql.SQL(RENAME_INDEX).format(index=sql.Identifier(schema, made), name=sql.Identifier(index))
-        )
-
-
 def piece_bytes(conn: Connection, schema: str, piece: Piece) -> int:
     """Size of a piece's table with its indexes."""
     row = conn.execute(BYTES, {"table": f"{schema}.{piece.table}"}).fetchone()
@@ -354,12 +340,7 @@ def piece_exists(conn: Connection, schema: str, piece: Piece) -> bool:
     return bool(row and row[0])
 
 
-def index_counts(conn: Connection, schema: str, piece: Piece) -> tuple[int, int]:
-    """Valid unique and HNSW indexes of a piece."""
-    row = conn.execute(INDEXES, {"table": f"{schema}.{piece.table}"}).fetchone()
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
-
-
 def drop_piece(conn: Connection, schema: str, piece: Piece) -> None:
-    """Remove the table of a piece."""
+    """Remove the table of a piece; whoever reads it is waited for, five seconds at most."""
+    conn.execute(LOCK_TIMEOUT)
     conn.execute(sql.SQL(DROP_PIECE).format(table=sql.Identifier(schema, piece.table)))

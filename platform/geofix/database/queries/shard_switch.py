@@ -8,18 +8,19 @@ from psycopg import sql
 
 from geofix.database.engine import Connection
 from geofix.database.queries import leaves
+from geofix.database.queries.shard_indexes import RENAME_INDEX, index_counts
 from geofix.database.queries.shard_pieces import (
     ANALYZE,
     HIGHEST,
     LEAF_SCHEMA,
+    LOCK_TIMEOUT,
     LOWEST,
-    RENAME_INDEX,
     Piece,
     delete_move,
     delete_piece,
     drop_piece,
-    index_counts,
 )
+from geofix.errors import ServiceError
 
 CREATE_FOREIGN = """
 CREATE FOREIGN TABLE IF NOT EXISTS {leaf} (
@@ -30,8 +31,12 @@ CREATE FOREIGN TABLE IF NOT EXISTS {leaf} (
 POINT_AT = "ALTER FOREIGN TABLE {leaf} OPTIONS (SET table_name {name})"
 COUNT = "SELECT count(*) FROM {leaf}"
 DROP_FOREIGN = "DROP FOREIGN TABLE IF EXISTS {leaf}"
-LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
-HOLD = "SELECT state FROM geofix.code_set WHERE code_set_id = %(code_set_id)s FOR NO KEY UPDATE"
+HOLD = "SELECT state, cells FROM geofix.code_set WHERE code_set_id = %(code_set_id)s FOR NO KEY UPDATE"
+PREPARED = """
+SELECT p.code_set_id, p.generation, p.piece, p.shard_id, p.lo, p.hi, p.cells, p.checksum, p.bytes, p.state
+FROM geofix.shard_piece p
+WHERE p.code_set_id = %(code_set_id)s AND p.generation = %(generation)s AND p.state = 'filling' ORDER BY p.lo FOR UPDATE
+"""
 DETACH = "ALTER TABLE geofix.cell_code DETACH PARTITION {whole}"
 DROP_WHOLE = "DROP TABLE {whole}"
 CREATE_WHOLE = """
@@ -72,15 +77,49 @@ def drop_staged(conn: Connection, piece: Piece) -> None:
         conn.execute(sql.SQL(DROP_FOREIGN).format(leaf=sql.Identifier(LEAF_SCHEMA, piece.table)))
 
 
-def hold(conn: Connection, code_set_id: int) -> str | None:
-    """State of a code set, which nobody changes before this transaction ends; None when it is gone."""
+def hold(conn: Connection, code_set_id: int) -> tuple[str, int] | None:
+    """State and cells of a code set, which nobody changes before this transaction ends; None when it is gone."""
     conn.execute(LOCK_TIMEOUT)
     row = conn.execute(HOLD, {"code_set_id": code_set_id}).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else (str(row[0]), int(row[1]))
 
 
-def switch(conn: Connection, code_set_id: int, generation: int, made: Sequence[Piece]) -> None:
-    """Put the pieces in the place of what the code set was; the caller commits, all or nothing."""
+def require_whole(pieces: Sequence[Piece], cells: int | None = None) -> None:
+    """Refuse pieces that leave a gap, overlap, or do not hold all cells.
+
+    Args:
+        pieces: Of one move, in any order.
+        cells: Of the code set; None before the pieces are filled.
+
+    Raises:
+        ServiceError: With what is wrong; nothing was changed.
+    """
+    ordered = sorted(pieces, key=lambda piece: piece.lo)
+    starts = [piece.lo for piece in ordered] + [HIGHEST + 1]
+    wanted = [LOWEST] + [piece.hi + 1 for piece in ordered]
+    held = sum(piece.cells for piece in ordered)
+    wrong = ""
+    if starts != wanted:
+        at = next(i for i, (a, b) in enumerate(zip(starts, wanted, strict=True)) if a != b)
+        wrong = f"a piece begins at {starts[at]} where one had to begin at {wanted[at]}"
+    elif cells is not None and held != cells:
+        wrong = f"they hold {held:,} cells of {cells:,}"
+    if wrong:
+        raise ServiceError(
+            f"The {len(ordered)} pieces of the move are not the whole code set: {wrong}.",
+            hint="Give the move up with `geofix codes distribute NAME --cancel` and begin again.",
+        )
+
+
+def switch(conn: Connection, code_set_id: int, generation: int, cells: int) -> None:
+    """Put the pieces of a move in the place of what the code set was; the caller commits, all or nothing.
+
+    Raises:
+        ServiceError: The pieces are not the whole code set.
+    """
+    key = {"code_set_id": code_set_id, "generation": generation}
+    made = [Piece(*row) for row in conn.execute(PREPARED, key)]
+    require_whole(made, cells)
     name = f"cell_code_{code_set_id}"
     whole = sql.Identifier(LEAF_SCHEMA, name)
     conn.execute(sql.SQL(DETACH).format(whole=whole))
@@ -90,7 +129,6 @@ def switch(conn: Connection, code_set_id: int, generation: int, made: Sequence[P
     else:
         _make_partitioned(conn, made, name)
     leaves.attach_leaf(conn, "cell_code", code_set_id)
-    key = {"code_set_id": code_set_id, "generation": generation}
     conn.execute(OLD_GONE, key)
     if len(made) == 1 and made[0].shard_id is None:
         delete_piece(conn, made[0])

@@ -69,9 +69,9 @@ REVOKE ALL ON SCHEMA geofix_shard FROM PUBLIC;
 GRANT USAGE ON SCHEMA geofix_shard TO {reader};
 ALTER DEFAULT PRIVILEGES IN SCHEMA geofix_shard GRANT SELECT ON TABLES TO {reader};
 CREATE TABLE IF NOT EXISTS geofix_shard.owner_token (token uuid NOT NULL);
-TRUNCATE geofix_shard.owner_token;
-INSERT INTO geofix_shard.owner_token VALUES ({token})
+LOCK TABLE geofix_shard.owner_token
 """
+SET_MARK = "TRUNCATE geofix_shard.owner_token; INSERT INTO geofix_shard.owner_token VALUES ({token})"
 FORGET = "DROP SCHEMA IF EXISTS geofix_shard CASCADE"
 MAY_WRITE = """
 SELECT has_schema_privilege(%(login)s, 'geofix_shard', 'CREATE')
@@ -167,9 +167,14 @@ def login(conn: Connection, shard: Shard) -> dict[str, str] | None:
     return None if row is None else {**(row[0] or {}), **(row[1] or {})}
 
 
-def prepare(conn: Connection, reader: str, token: UUID) -> None:
-    """On a shard: the schema, what the reading login may, and whose it is; the caller commits."""
-    conn.execute(sql.SQL(PREPARE).format(reader=sql.Identifier(reader), token=sql.Literal(str(token))))
+def prepare(conn: Connection, reader: str) -> None:
+    """On a shard: the schema, what the reading login may, and the mark, which nobody sets before the caller commits."""
+    conn.execute(sql.SQL(PREPARE).format(reader=sql.Identifier(reader)))
+
+
+def set_token(conn: Connection, token: UUID) -> None:
+    """On a prepared shard: whose it is from now on; the caller commits."""
+    conn.execute(sql.SQL(SET_MARK).format(token=sql.Literal(str(token))))
 
 
 def token(conn: Connection) -> UUID | None:

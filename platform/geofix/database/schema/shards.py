@@ -10,6 +10,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     PrimaryKeyConstraint,
+    Sequence,
     Table,
     Text,
     Uuid,
@@ -30,12 +31,15 @@ shard = Table(
     comment="Other PostgreSQL servers that hold parts of code sets; logins stand in user mappings",
 )
 
+# Names of tables on the shards hold the generation, so no number may come again.
+shard_generation = Sequence("shard_generation", metadata=metadata, schema=SCHEMA, data_type=Integer)
+
 # No reference to the code set: when it is dropped, the rows say which tables are left on the shards.
 shard_piece = Table(
     "shard_piece",
     metadata,
     Column("code_set_id", BigInteger, nullable=False),
-    Column("generation", Integer, nullable=False, comment="grows with every move of the code set"),
+    Column("generation", Integer, nullable=False, comment="of the move that made it, never used again"),
     Column("piece", Integer, nullable=False),
     Column(
         "shard_id",

@@ -111,8 +111,8 @@ BEGIN
 END $$;
 
 -- For the search: start from the blocks of one code set, whose outlines are stored, so that empty land costs nothing.
--- Blocks on the border are split while that spares more tests of centres than it costs, which takes about four cells
--- in each part. Neighbouring ranges of one kind become one where no cell of the set lies between them. A region that
+-- Blocks on the border are split while that spares more tests of centres than it costs: four outlines take as long as
+-- a dozen centres, and half of the cells of a part can be spared. Neighbouring ranges of one kind become one where no cell of the set lies between them. A region that
 -- crosses many blocks has as many ranges as it needs, whatever max_ranges says.
 CREATE OR REPLACE FUNCTION geofix.code_set_covering(
   set_id bigint, region public.geometry, max_ranges integer DEFAULT 64
@@ -127,7 +127,7 @@ BEGIN
   SELECT coalesce(array_agg(c.s2_id) FILTER (WHERE c.covered), '{}'),
          coalesce(array_agg(c.s2_id) FILTER (WHERE NOT c.covered), '{}'),
          least(min(c.level), min(c.block_level)
-               + greatest(0, ceil(ln(avg(c.cells) FILTER (WHERE NOT c.covered) / 4) / ln(4))))::integer,
+               + greatest(0, ceil(ln(avg(c.cells) FILTER (WHERE NOT c.covered) / 24) / ln(4))))::integer,
          2 * (1::bigint << (60 - 2 * min(c.block_level)::integer))
     INTO done, border, finest_level, span
     FROM (SELECT b.s2_id, b.cells, s.level, s.block_level, public.ST_Covers(region, b.geom) AS covered

@@ -15,46 +15,51 @@ $$;
 
 -- The pieces of a code set that a search has to ask, each with its conditions as SQL text. postgres_fdw sends only what
 -- the other server is known to have, which s2_center is not: `border` names the cells that are to be tested here.
+DROP FUNCTION IF EXISTS geofix.pieces_in_scope(bigint, public.geometry, text[]);
 CREATE OR REPLACE FUNCTION geofix.pieces_in_scope(set_id bigint, region public.geometry, without text[])
-RETURNS TABLE (leaf text, shard text, lo bigint, hi bigint, inside text, border text)
+RETURNS TABLE (leaf text, shard text, lo bigint, hi bigint, cells bigint, inside text, border text)
 LANGUAGE sql STABLE AS $$
   WITH piece AS (
     SELECT format('cell_code_%s_%s_%s', p.code_set_id, p.generation, p.piece) AS leaf,
-           coalesce(s.name, 'local') AS shard, p.lo, p.hi
+           coalesce(s.name, 'local') AS shard, p.lo, p.hi, p.cells
     FROM geofix.shard_piece p LEFT JOIN geofix.shard s USING (shard_id)
     WHERE p.code_set_id = set_id AND p.state = 'live' AND coalesce(s.name, 'local') <> ALL (without)
   )
-  SELECT p.leaf, p.shard, p.lo, p.hi, 'true', NULL::text FROM piece p WHERE region IS NULL
+  SELECT p.leaf, p.shard, p.lo, p.hi, p.cells, 'true', NULL::text FROM piece p WHERE region IS NULL
   UNION ALL
-  SELECT p.leaf, p.shard, p.lo, p.hi,
+  SELECT p.leaf, p.shard, p.lo, p.hi, p.cells,
          geofix.ranges_condition(array_agg(c.lo ORDER BY c.lo) FILTER (WHERE c.inside),
                                  array_agg(c.hi ORDER BY c.lo) FILTER (WHERE c.inside)),
          geofix.ranges_condition(array_agg(c.lo ORDER BY c.lo) FILTER (WHERE NOT c.inside),
                                  array_agg(c.hi ORDER BY c.lo) FILTER (WHERE NOT c.inside))
   FROM piece p
   JOIN geofix.code_set_covering(set_id, region) AS c ON c.lo <= p.hi AND c.hi >= p.lo
-  WHERE region IS NOT NULL GROUP BY p.leaf, p.shard, p.lo, p.hi
+  WHERE region IS NOT NULL GROUP BY p.leaf, p.shard, p.lo, p.hi, p.cells
 $$;
 
--- The statement that asks the pieces, over parameters $1 (the query) and $2 (k). With a dimension the expression is
--- that of the index, without one no index can answer and every row is read. A shard keeps 100 candidates unless told
--- otherwise; for large k more are asked for, as search_cells raises ef_search for one leaf.
-CREATE OR REPLACE FUNCTION geofix.pieces_statement(leaves text[], conditions text[], k integer, dimension integer)
-RETURNS text
+-- The statement that asks the pieces, over parameters $1 (the query) and $2 (the first id of each piece, ascending). The
+-- expression with the dimension is that of the index; without it, where `exact` says so, no index can answer and every
+-- row is read. A shard keeps 100 candidates unless told otherwise; for large k more are asked for, as search_cells raises
+-- ef_search for one leaf. Beside the answer stands how many rows each piece gave.
+CREATE OR REPLACE FUNCTION geofix.pieces_statement(
+  leaves text[], conditions text[], exact boolean[], k integer, dimension integer
+) RETURNS text
 LANGUAGE sql STABLE AS $$
   SELECT format(
     'WITH near AS MATERIALIZED (%s)
-     SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id)
+     SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id),
+       ARRAY(SELECT count(n.s2_id) FROM generate_subscripts($2, 1) AS u(i)
+             LEFT JOIN near n ON width_bucket(n.s2_id, $2) = u.i GROUP BY u.i ORDER BY u.i)
      FROM (SELECT s2_id, d FROM near ORDER BY d, s2_id LIMIT %s) AS best',
     string_agg(
-      CASE WHEN dimension IS NULL THEN format(
+      CASE WHEN u.exact THEN format(
         '(SELECT s2_id, code OPERATOR(public.<#>) $1 AS d FROM geofix_leaf.%I WHERE %s ORDER BY 2, 1 LIMIT %s)',
         u.leaf, u.condition, k)
       ELSE format(
         '(SELECT s2_id, (code::public.halfvec(%s)) OPERATOR(public.<#>) $1 AS d FROM geofix_leaf.%I WHERE %s
           ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT %4$s)',
         dimension, u.leaf, u.condition, CASE WHEN k > 50 THEN 2 * k ELSE k END) END, ' UNION ALL '), k)
-  FROM unnest(leaves, conditions) AS u(leaf, condition)
+  FROM unnest(leaves, conditions, exact) AS u(leaf, condition, exact)
 $$;
 
 -- One search of all pieces but those of the shards left out. `how` is null where the set has moved on after this
@@ -69,12 +74,17 @@ DECLARE
   border_ids bigint[] := '{}';
   leaves text[] := '{}';
   conditions text[] := '{}';
+  los bigint[] := '{}';
+  cells bigint[] := '{}';  -- in scope, of each piece
   tested bigint[];
+  exact boolean[];
+  found bigint[];
+  short boolean[];
 BEGIN
   -- Pieces are locked after the table they belong to, as by everybody else: from here on no move takes them away.
   PERFORM FROM ONLY geofix.cell_code;
   SELECT array_agg(p.leaf ORDER BY p.lo) AS leaves, array_agg(p.lo ORDER BY p.lo) AS los, array_agg(p.hi ORDER BY p.lo) AS his,
-         array_agg(p.inside ORDER BY p.lo) AS inside, array_agg(p.border ORDER BY p.lo) AS border
+         array_agg(p.cells ORDER BY p.lo) AS cells, array_agg(p.inside ORDER BY p.lo) AS inside, array_agg(p.border ORDER BY p.lo) AS border
     INTO scope FROM geofix.pieces_in_scope(chosen.code_set_id, region, without) AS p;
   in_scope := 0;
   how := 'exact';
@@ -96,29 +106,35 @@ BEGIN
     tested := ARRAY(SELECT b.id FROM unnest(border_ids) AS b(id) WHERE b.id BETWEEN scope.los[i] AND scope.his[i]);
     CONTINUE WHEN scope.inside[i] IS NULL AND cardinality(tested) = 0;
     leaves := leaves || scope.leaves[i];
+    los := los || scope.los[i];
+    cells := cells || scope.cells[i];
     conditions := conditions || concat_ws(' OR ', scope.inside[i],
       CASE WHEN cardinality(tested) > 0 THEN format('s2_id = ANY (%L::bigint[])', tested) END);
   END LOOP;
   IF cardinality(leaves) = 0 THEN
     RETURN;
   END IF;
-  IF region IS NULL AND without = '{}' THEN
-    in_scope := chosen.cells;
-  ELSE
+  IF region IS NOT NULL THEN  -- columns in the order they are wanted, else the shards are asked one after another
     EXECUTE (
-      SELECT format('SELECT sum(n)::bigint FROM (%s) AS counted', string_agg(
-        format('SELECT count(*) AS n FROM geofix_leaf.%I WHERE %s', u.leaf, u.condition), ' UNION ALL '))
-      FROM unnest(leaves, conditions) AS u(leaf, condition)) INTO in_scope;
+      SELECT format('SELECT array_agg(n ORDER BY i) FROM (%s) AS counted', string_agg(
+        format('SELECT count(*) AS n, %s AS i FROM geofix_leaf.%I WHERE %s', u.i, u.leaf, u.condition), ' UNION ALL '))
+      FROM unnest(leaves, conditions) WITH ORDINALITY AS u(leaf, condition, i)) INTO cells;
   END IF;
-  IF in_scope > exact_below AND chosen.index_parameters ? 'm' THEN
-    how := 'hnsw';
-    PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
-    EXECUTE geofix.pieces_statement(leaves, conditions, k, chosen.dimension) INTO ids, distances USING asked;
-  END IF;
-  IF how = 'exact' OR coalesce(cardinality(ids), 0) < least(k, in_scope) THEN
-    how := 'exact';
-    EXECUTE geofix.pieces_statement(leaves, conditions, k, NULL) INTO ids, distances USING asked;
-  END IF;
+  in_scope := (SELECT sum(u.n) FROM unnest(cells) AS u(n));
+  -- Each piece is asked as if it were a set of its own: one with few cells in scope exactly; so is one whose scan gave up
+  -- before it had found k, however many the others gave.
+  exact := ARRAY(SELECT NOT coalesce(u.n > exact_below AND chosen.index_parameters ? 'm', false)
+                 FROM unnest(cells) WITH ORDINALITY AS u(n, i) ORDER BY u.i);
+  PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
+  LOOP
+    EXECUTE geofix.pieces_statement(leaves, conditions, exact, k, chosen.dimension)
+      INTO ids, distances, found USING asked, los;
+    short := ARRAY(SELECT u.exact OR u.found < least(k, u.n)
+                   FROM unnest(exact, found, cells) WITH ORDINALITY AS u(exact, found, n, i) ORDER BY u.i);
+    EXIT WHEN short = exact;
+    exact := short;
+  END LOOP;
+  how := CASE WHEN false = ANY (exact) THEN 'hnsw' ELSE 'exact' END;
 END $$;
 
 -- Names of the shards of a code set that do not answer.
@@ -140,7 +156,8 @@ BEGIN
 END $$;
 
 -- A shard that is down is an error, which postgres_fdw words with the name of the server. With
--- SET geofix.partial_answers = on the others answer, and the method says who did not. Catching the error costs two round
+-- SET geofix.partial_answers = on the others answer, and the method says who did not; where they have nothing, it stays an
+-- error. Catching the error costs two round
 -- trips to every shard (a savepoint), so it is caught in that case alone.
 CREATE OR REPLACE FUNCTION geofix.search_pieces(
   chosen geofix.code_set, asked public.halfvec, k integer, region public.geometry, exact_below integer,
@@ -168,5 +185,10 @@ BEGIN
   END;
   SELECT f.* INTO ids, distances, how, in_scope
   FROM geofix.ask_pieces(chosen, asked, k, region, exact_below, silent) AS f;
+  IF how IS NOT NULL AND coalesce(cardinality(ids), 0) = 0 THEN  -- no answer is not a partial one
+    RAISE EXCEPTION 'could not connect to %, and no other shard holds cells that were asked for',
+      (SELECT string_agg(format('server "geofix_shard_%s"', u.name), ', ') FROM unnest(silent) AS u(name))
+      USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection';
+  END IF;
   how := how || ' without ' || array_to_string(silent, ', ');
 END $$;

@@ -75,6 +75,7 @@ DECLARE
   sure int8multirange;
   border int8multirange;
   in_scope bigint;
+  candidates double precision;
   how text := 'exact';
   ids bigint[];
   distances double precision[];
@@ -98,10 +99,15 @@ BEGIN
     SELECT f.* INTO sure, border, in_scope FROM geofix.code_set_scope(chosen, region) AS f;
   END IF;
 
-  IF in_scope > exact_below AND chosen.index_parameters ? 'm' THEN
+  -- How many of the best everywhere hold the best k of the region, with room for what a graph misses when a filter
+  -- takes most of what it meets: of a million cells, 100 candidates kept 0.98 of the best ten in a region of 30 % and
+  -- 0.8 in one of 3 %, 1,000 candidates 0.997 and 0.97.
+  candidates := greatest(100, 2 * k, CASE WHEN region IS NULL THEN 0 ELSE 32.0 * k * chosen.cells / greatest(in_scope, 1) END);
+  -- Where the graph cannot keep so many, reading ten times as many rows as usual is the smaller harm.
+  IF in_scope > exact_below * (CASE WHEN candidates > 4000 THEN 10 ELSE 1 END)::bigint AND chosen.index_parameters ? 'm' THEN
     how := 'hnsw';
-    -- Without a filter the first 2 k candidates hold the k asked for, and a scan that need not go on is a third faster.
-    PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true),
+    -- Without a filter a scan need not go on after the first candidates, which spares a third of its time.
+    PERFORM set_config('hnsw.ef_search', least(1000, ceil(candidates))::text, true),
             set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'strict_order' END, true);
     -- The cast makes the expression that of the index; without it the planner scans every row.
     EXECUTE format(
