@@ -161,6 +161,23 @@ def test_hnsw_inside_a_region_stays_inside_and_loses_little(code_set, queries, n
         assert found >= 0.9 * wanted
 
 
+def test_a_small_share_of_the_cells_is_read_row_by_row_a_large_one_by_the_index(code_set, queries):
+    """Of what a graph finds everywhere a small region keeps too little."""
+    made, ids, _, _ = code_set
+    lon, lat = s2.center(ids)
+    with connect() as conn:
+        build_index(conn, made)
+        conn.commit()
+        for width, wanted in ((0.3, "exact"), (4.0, "hnsw")):
+            region = shapely.box(5, 45, 5 + width, 50)
+            inside = int(shapely.covers(region, shapely.points(lon, lat)).sum())
+            assert 100 < inside <= 4000
+            rows = search(conn, queries[0], 10, region, exact_below=100)
+            assert {row[2] for row in rows} == {wanted}, (width, inside)
+            assert abs(rows[0][3] - inside) <= (0 if wanted == "exact" else 0.05 * inside)
+        assert {row[2] for row in search(conn, queries[0], 10, region, exact_below=2**31 - 1)} == {"exact"}
+
+
 def test_the_index_answers_the_ann_query(code_set):
     made, _, _, _ = code_set
     with connect() as conn:

@@ -46,7 +46,7 @@ REGIONS = {
 
 STATEMENT = """
 SELECT geofix.pieces_statement(
-         array_agg(leaf ORDER BY lo), array_agg(inside ORDER BY lo), array_agg(%s), 10, 18),
+         array_agg(leaf ORDER BY lo), array_agg(inside ORDER BY lo), array_agg(%s), array_agg(10), 10, 18),
        array_agg(lo ORDER BY lo)
 FROM geofix.pieces_in_scope(%s, NULL, '{}')
 """

@@ -39,10 +39,11 @@ $$;
 
 -- The statement that asks the pieces, over parameters $1 (the query) and $2 (the first id of each piece, ascending). The
 -- expression with the dimension is that of the index; without it, where `exact` says so, no index can answer and every
--- row is read. A shard keeps 100 candidates unless told otherwise; for large k more are asked for, as search_cells raises
--- ef_search for one leaf. Beside the answer stands how many rows each piece gave.
+-- row is read. A shard keeps 100 candidates unless told otherwise; `most` says how many rows its index is asked for, which
+-- makes it look at more. Beside the answer stands how many rows each piece gave.
+DROP FUNCTION IF EXISTS geofix.pieces_statement(text[], text[], boolean[], integer, integer);
 CREATE OR REPLACE FUNCTION geofix.pieces_statement(
-  leaves text[], conditions text[], exact boolean[], k integer, dimension integer
+  leaves text[], conditions text[], exact boolean[], most integer[], k integer, dimension integer
 ) RETURNS text
 LANGUAGE sql STABLE AS $$
   SELECT format(
@@ -58,8 +59,8 @@ LANGUAGE sql STABLE AS $$
       ELSE format(
         '(SELECT s2_id, (code::public.halfvec(%s)) OPERATOR(public.<#>) $1 AS d FROM geofix_leaf.%I WHERE %s
           ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT %4$s)',
-        dimension, u.leaf, u.condition, CASE WHEN k > 50 THEN 2 * k ELSE k END) END, ' UNION ALL '), k)
-  FROM unnest(leaves, conditions, exact) AS u(leaf, condition, exact)
+        dimension, u.leaf, u.condition, u.most) END, ' UNION ALL '), k)
+  FROM unnest(leaves, conditions, exact, most) AS u(leaf, condition, exact, most)
 $$;
 
 -- One search of all pieces but those of the shards left out. `how` is null where the set has moved on after this
@@ -75,7 +76,9 @@ DECLARE
   leaves text[] := '{}';
   conditions text[] := '{}';
   los bigint[] := '{}';
-  cells bigint[] := '{}';  -- in scope, of each piece
+  wholes bigint[] := '{}';  -- cells of each piece
+  cells bigint[] := '{}';  -- those in scope
+  most integer[];
   tested bigint[];
   exact boolean[];
   found bigint[];
@@ -107,13 +110,14 @@ BEGIN
     CONTINUE WHEN scope.inside[i] IS NULL AND cardinality(tested) = 0;
     leaves := leaves || scope.leaves[i];
     los := los || scope.los[i];
-    cells := cells || scope.cells[i];
+    wholes := wholes || scope.cells[i];
     conditions := conditions || concat_ws(' OR ', scope.inside[i],
       CASE WHEN cardinality(tested) > 0 THEN format('s2_id = ANY (%L::bigint[])', tested) END);
   END LOOP;
   IF cardinality(leaves) = 0 THEN
     RETURN;
   END IF;
+  cells := wholes;
   IF region IS NOT NULL THEN  -- columns in the order they are wanted, else the shards are asked one after another
     EXECUTE (
       SELECT format('SELECT array_agg(n ORDER BY i) FROM (%s) AS counted', string_agg(
@@ -121,13 +125,18 @@ BEGIN
       FROM unnest(leaves, conditions) WITH ORDINALITY AS u(leaf, condition, i)) INTO cells;
   END IF;
   in_scope := (SELECT sum(u.n) FROM unnest(cells) AS u(n));
-  -- Each piece is asked as if it were a set of its own: one with few cells in scope exactly; so is one whose scan gave up
-  -- before it had found k, however many the others gave.
-  exact := ARRAY(SELECT NOT coalesce(u.n > exact_below AND chosen.index_parameters ? 'm', false)
-                 FROM unnest(cells) WITH ORDINALITY AS u(n, i) ORDER BY u.i);
+  -- Each piece is asked as search_cells asks a set of its own, by the share of its cells that is in scope: one with few
+  -- exactly; so is one whose scan gave up before it had found k, however many the others gave. Of the candidates wanted
+  -- this share comes back.
+  SELECT array_agg(NOT coalesce(
+           u.n > exact_below * (CASE WHEN u.n > 0 AND 32.0 * k * u.whole / u.n > 4000 AND u.n < u.whole THEN 10 ELSE 1 END)::bigint
+           AND chosen.index_parameters ? 'm', false) ORDER BY u.i),
+         array_agg(CASE WHEN u.n < u.whole THEN greatest(k, least(1000.0 * u.n / u.whole, 32 * k))
+                        WHEN k > 50 THEN 2 * k ELSE k END::integer ORDER BY u.i)
+    INTO exact, most FROM unnest(cells, wholes) WITH ORDINALITY AS u(n, whole, i);
   PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
   LOOP
-    EXECUTE geofix.pieces_statement(leaves, conditions, exact, k, chosen.dimension)
+    EXECUTE geofix.pieces_statement(leaves, conditions, exact, most, k, chosen.dimension)
       INTO ids, distances, found USING asked, los;
     short := ARRAY(SELECT u.exact OR u.found < least(k, u.n)
                    FROM unnest(exact, found, cells) WITH ORDINALITY AS u(exact, found, n, i) ORDER BY u.i);
