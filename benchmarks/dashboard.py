@@ -158,9 +158,10 @@ def measure(home: Path, log: Path, options: argparse.Namespace) -> None:
     found = report.Measured(load=[os.getloadavg()[0]])
     with dashboard(home) as (address, pid), chromium() as browser:
         with visitor(browser) as page:
-            say(f"very first page of a new server: {first_view(page, address, views[0]):.0f} ms")
+            say(f"very first page of a new server: {first_view(page, address, views[0]).done:.0f} ms")
         with visitor(browser) as page:
-            say(f"a browser with an empty cache, warm server: {first_view(page, address, views[0]):.0f} ms")
+            took = first_view(page, address, views[0])
+            say(f"a browser with an empty cache, warm server: {took.done:.0f} ms")
             for view in views:
                 first_view(page, address, view)
             since = position(log)
@@ -195,7 +196,7 @@ def chosen(text: str) -> list[View]:
 
 
 def pages(page: Any, address: str, views: list[View], repeats: int, found: Measured) -> None:
-    """Milliseconds of first views and of changes, the server's caches emptied before every view."""
+    """Times of first views and of changes, the server's caches emptied before every view."""
     from _dashboard_browser import changed, first_view, forget
 
     for turn in range(repeats):
@@ -203,12 +204,12 @@ def pages(page: Any, address: str, views: list[View], repeats: int, found: Measu
             forget(page, address)
             took = first_view(page, address, view)
             found.firsts.setdefault(view.name, []).append(took)
-            told = [f"{took:.0f}"]
+            told = [f"{took.done:.0f}"]
             for change in view.changes:
                 took = changed(page, change)
                 name = f"{change.label} {change.value}".strip()
                 found.changes.setdefault((view.name, name), []).append(took)
-                told.append(f"{name} {took:.0f}")
+                told.append(f"{name} {took.done:.0f}")
             say(f"{turn + 1}/{repeats} {view.name}: {', '.join(told)} ms")
 
 
