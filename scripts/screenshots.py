@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("address", help="Of the running dashboard; `local`: port 8501 of this machine.")
     parser.add_argument("out", type=Path, help="Folder of the pictures.")
     parser.add_argument("--evaluation", default="", help="Shown on the accuracy page.")
+    parser.add_argument("--other", default="", help="Evaluation it is compared with in a picture of its own.")
     parser.add_argument("--photo", type=Path, help="Localized for the picture of that page; needs a worker.")
     parser.add_argument("--only", nargs="*", default=[], help="Names of pictures, for example: sql models.")
     given = parser.parse_args()
@@ -50,7 +51,7 @@ def main() -> int:
         for suffix, (width, height) in SIZES.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(120_000)
-            for name, path in pages(given.evaluation):
+            for name, path in pages(given.evaluation, given.other):
                 if given.only and name not in given.only:
                     continue
                 page.goto(f"{address}/{path}")
@@ -67,13 +68,15 @@ def main() -> int:
     return 0
 
 
-def pages(evaluation: str) -> Iterator[tuple[str, str]]:
+def pages(evaluation: str, other: str) -> Iterator[tuple[str, str]]:
     """Name of the picture, and the page with what it is to show."""
     chosen = {"evaluation": evaluation} if evaluation else {}
     yield "overview", ""
     yield "localize", "localize"
     yield "accuracy", f"accuracy?{urlencode(chosen)}"
     yield "errors", f"accuracy?{urlencode({**chosen, 'view': 'errors'})}"
+    if other:
+        yield "compare", f"accuracy?{urlencode({**chosen, 'view': 'compare', 'with': other})}"
     yield "coverage", "coverage"
     yield "space", "space?zoom=near"
     yield "jobs", "jobs"
@@ -81,6 +84,7 @@ def pages(evaluation: str) -> Iterator[tuple[str, str]]:
     yield "models", "models"
     yield "sql", "sql?example=Coverage+of+cells"
     yield "data", "data?part=regions"  # its first part shows where files of the data sets lie
+    yield "partitions", "data?part=partitions"
 
 
 def localize(page: Any, photo: Path) -> None:
