@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import _codes
 import numpy as np
-from _spatial import say
+from _bench import arguments, say
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
@@ -68,6 +69,21 @@ class Answers:
         rounds = [1e3 * statistics.median(times) for times in self.seconds]
         p50 = f"{self.percentile(0.5):,.2f} ms ({min(rounds):,.2f} to {max(rounds):,.2f})"
         return [f"{self.recall:.3f}", p50, f"{self.percentile(0.95):,.2f} ms"]
+
+
+def options_of(doc: str | None, *, repeats: int, queries: int, per: str = "") -> argparse.Namespace:
+    """What the benchmarks of search are told on the command line; paths are absolute."""
+    parser = arguments(doc, repeats=repeats)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=256)
+    parser.add_argument("--queries", type=int, default=queries, help=per)
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef-construction", type=int, default=64)
+    parser.add_argument("--keep", type=Path, help="Folder of cluster and indexes, made or used again.")
+    options = parser.parse_args()
+    options.json = None if options.json is None else options.json.resolve()
+    options.keep = None if options.keep is None else options.keep.resolve()
+    return options
 
 
 def stored(conn: Any, codes: _codes.Codes, folder: Path, *, m: int = 16, ef: int = 64) -> Stored:

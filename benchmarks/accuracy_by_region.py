@@ -20,7 +20,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-from _spatial import (
+from _bench import (
     Goal,
     arguments,
     finish,

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _spatial import Goal, arguments, finish, in_turns, say, server, table
+from _bench import Goal, arguments, finish, in_turns, say, server, table
 from torch import Tensor
 
 SIZE = (480, 640)

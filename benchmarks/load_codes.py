@@ -22,7 +22,7 @@ from typing import Any
 
 import _codes
 import numpy as np
-from _spatial import Goal, arguments, finish, say, server, server_settings, shared_data, table
+from _bench import Goal, arguments, finish, say, server, server_settings, shared_data, table
 
 from geofix.codes.matrix import CellMatrix
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import _codes
 import numpy as np
+from _bench import Goal, Times, arguments, finish, in_turns, say, shared_data, table
 from _faiss import HOW, faiss_or_none, limited
-from _spatial import Goal, Times, arguments, finish, in_turns, say, shared_data, table
 from numpy.typing import NDArray
 
 from geofix.codes.matrix import CellMatrix

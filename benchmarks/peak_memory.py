@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _spatial import Goal, arguments, finish, say, server, shared_data, table
+from _bench import Goal, arguments, finish, say, server, shared_data, table
 
 GROWTH_PERCENT = 5.0  # of the peak, from the second largest number to the largest
 TRUNK, SIDE = "mobilenetv3_small_050", 32

@@ -22,8 +22,8 @@ from typing import Any
 import _codes
 import numpy as np
 import shapely
+from _bench import Goal, arguments, finish, say, server, server_settings, shared_data, table
 from _search import OURS, memory
-from _spatial import Goal, arguments, finish, say, server, server_settings, shared_data, table
 from numpy.typing import NDArray
 from pgvector import HalfVector
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyproj
 import shapely
-from _spatial import (
+from _bench import (
     Goal,
     Times,
     arguments,

@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 import numpy as np
 import s2geometry
-from _spatial import Goal, Times, arguments, finish, in_turns, say, table
+from _bench import Goal, Times, arguments, finish, in_turns, say, table
 
 from geofix.spatial import s2
 

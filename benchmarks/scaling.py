@@ -29,8 +29,8 @@ from typing import Any
 
 import _codes
 import _scaling_page
+from _bench import ROOT, arguments, say, server, shared_data, table
 from _search import OURS, ask, memory, stored
-from _spatial import ROOT, arguments, say, server, shared_data, table
 
 from geofix.database.queries import codes as code_queries
 

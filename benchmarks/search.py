@@ -18,9 +18,9 @@ from typing import Any
 
 import _codes
 import numpy as np
+from _bench import Goal, finish, say, server, server_settings, shared_data, table
 from _faiss import HOW, faiss_or_none
-from _search import OURS, Answers, Stored, ask, in_rounds, settings, stored
-from _spatial import Goal, arguments, finish, say, server, server_settings, shared_data, table
+from _search import OURS, Answers, Stored, ask, in_rounds, options_of, settings, stored
 
 from geofix.codes.matrix import CellMatrix
 
@@ -28,16 +28,7 @@ EFS = (10, 20, 40, 60, 80, 100, 120, 150, 200, 300, 400, 600, 1000)
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=3)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dimension", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--m", type=int, default=16)
-    parser.add_argument("--ef-construction", type=int, default=64)
-    parser.add_argument("--keep", type=Path, help="Folder of cluster and indexes, made or used again.")
-    options = parser.parse_args()
-    options.json = None if options.json is None else options.json.resolve()
-    options.keep = None if options.keep is None else options.keep.resolve()
+    options = options_of(__doc__, repeats=3, queries=200)
     load, data = os.getloadavg()[0], shared_data()
     codes = _codes.made_codes(options.rows, options.dimension, data)
     say(_codes.describe(codes))

@@ -22,8 +22,8 @@ from typing import Any
 import _codes
 import numpy as np
 import shapely
-from _search import OURS_IN, Answers, Stored, ask, in_rounds, settings, stored
-from _spatial import Goal, arguments, finish, say, server, server_settings, shared_data, table
+from _bench import Goal, finish, say, server, server_settings, shared_data, table
+from _search import OURS_IN, Answers, Stored, ask, in_rounds, options_of, settings, stored
 from numpy.typing import NDArray
 
 from geofix.codes.recipes import centres_inside
@@ -45,16 +45,7 @@ class Region:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=2)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dimension", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=40, help="Per region.")
-    parser.add_argument("--m", type=int, default=16)
-    parser.add_argument("--ef-construction", type=int, default=64)
-    parser.add_argument("--keep", type=Path, help="Folder of cluster and index, made or used again.")
-    options = parser.parse_args()
-    options.json = None if options.json is None else options.json.resolve()
-    options.keep = None if options.keep is None else options.keep.resolve()
+    options = options_of(__doc__, repeats=2, queries=40, per="Per region.")
     load, data = os.getloadavg()[0], shared_data()
     codes = _codes.made_codes(options.rows, options.dimension, data)
     say(_codes.describe(codes))

@@ -270,12 +270,13 @@ def test_many_queries_are_thinned_out_and_said_so(conn, model, monkeypatch):
     from geofix.codes.recipes import aerial_vectors, prototype_vectors
 
     parts = fuse.Parts.of(prototype_vectors(conn, model, LEVEL), aerial_vectors(conn, model, LEVEL))
-    whole, available = fuse.fit_kappa(conn, model, parts, model.snapshot_id)
-    assert whole.queries == available > 10
+    whole = fuse.weigh(conn, model, parts.ids, lambda: [parts], "fit", model.snapshot_id)
+    assert whole.fusion.queries == whole.known["queries_available"] > 10
     assert len(fuse._thinned(np.arange(1000), 300)) == 300
     monkeypatch.setattr(fuse, "_thinned", lambda rows, most: rows[:8])
-    some, again = fuse.fit_kappa(conn, model, parts, model.snapshot_id)
-    assert (some.queries, again) == (8, available)
+    some = fuse.weigh(conn, model, parts.ids, lambda: [parts], "fit", model.snapshot_id)
+    assert some.fusion.queries == 8
+    assert some.known["queries_available"] == whole.known["queries_available"]
 
 
 def test_the_command_builds_and_calibrates(joint, small):

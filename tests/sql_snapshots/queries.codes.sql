@@ -80,9 +80,6 @@ CREATE INDEX {index} ON {leaf} USING hnsw ((code::public.halfvec({dimension})) p
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e
 WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
 
--- COVERING
-SELECT lo, hi, inside FROM geofix.code_set_covering(%(code_set_id)s, public.ST_GeomFromEWKB(%(region)s), 256)
-
 -- build_hnsw()
 SELECT set_config('maintenance_work_mem', %s, true)
 

@@ -3,11 +3,10 @@ DO $$
 DECLARE item record;
 BEGIN
   FOR item IN
-    SELECT format('cell_code_%s_%s_%s', p.code_set_id, p.generation, p.piece) AS leaf, whole.relname AS whole
+    SELECT format('cell_code_%s_%s_%s', p.code_set_id, p.generation, p.piece) AS leaf, i.relname AS whole
     FROM geofix.shard_piece p
     JOIN pg_class i ON i.relkind = 'I' AND i.relnamespace = 'geofix_leaf'::regnamespace
     JOIN pg_index x ON x.indexrelid = i.oid AND x.indrelid = to_regclass('geofix_leaf.cell_code_' || p.code_set_id)
-    CROSS JOIN LATERAL (SELECT i.relname) AS whole
     WHERE p.state = 'live' AND p.shard_id IS NOT NULL
   LOOP
     EXECUTE format('CREATE INDEX %I ON geofix_leaf.%I (code_set_id, s2_id)', item.leaf || '_parent_key', item.leaf);

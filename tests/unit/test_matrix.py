@@ -104,7 +104,7 @@ def test_ties_come_in_id_order(small_blocks: None) -> None:
 def test_files_round_trip(tmp_path: Path) -> None:
     ids, codes, queries = make()
     cells = CellMatrix.from_rows(ids, codes)
-    cells.save(tmp_path / "m")
+    CellMatrix.write(tmp_path / "m", [(cells.ids, cells.codes)])
     mapped = CellMatrix.open(tmp_path / "m")
     assert isinstance(mapped.codes, np.memmap) and len(mapped) == len(ids) and mapped.dimension == 24
     np.testing.assert_array_equal(mapped.ids, np.sort(ids))
@@ -137,7 +137,7 @@ def test_a_matrix_larger_than_memory_can_be_opened(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_matrix(tmp_path: Path) -> None:
     ids, codes, _ = make()
     cells = CellMatrix.from_rows(ids, codes)
-    cells.save(tmp_path / "m")
+    CellMatrix.write(tmp_path / "m", [(cells.ids, cells.codes)])
     for bad in (
         [(cells.ids[::-1], cells.codes)],
         [(cells.ids[:9], cells.codes[:9]), (cells.ids[:9], cells.codes[:9])],
@@ -218,7 +218,8 @@ def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> No
     elif shape == "same":
         codes = np.broadcast_to(codes[:1], codes.shape).copy()
     queries = queries.astype(np.float16).astype(np.float32)
-    CellMatrix.from_rows(ids, codes).save(tmp_path / "m")
+    held = CellMatrix.from_rows(ids, codes)
+    CellMatrix.write(tmp_path / "m", [(held.ids, held.codes)])
     cells = CellMatrix.open(tmp_path / "m")
     low, high = s2.range_of(s2.parent(ids[:4], np.array([1, 1, 2, 3])))
     for ranges in (None, np.stack([low, high], axis=1)):

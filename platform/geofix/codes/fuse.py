@@ -177,7 +177,8 @@ def weigh(
         kappa: `fit`: kappa, biases and temperature from the conditional logit over all these cells; a
             number: this kappa, no bias, and no temperature until the code set is calibrated.
         snapshot_id: Whose `val` photos; the model's own snapshot.
-        pairs: Pairs of query and cell that one pass of the fit may take.
+        pairs: Pairs of query and cell that one pass of the fit may take; beyond, a random sample of the
+            queries (seed 0, at least 200) is compared with all cells.
 
     Raises:
         UsageError: kappa is not a number of at least 0, or there is no snapshot to fit on.
@@ -198,19 +199,6 @@ def weigh(
         fusion = Fusion(float(kappa), 1.0, 0.0, 0.0, float("nan"), recipe="given")
         known = {"kappa": fusion.kappa, "bias_no_prototype": 0.0, "bias_no_aerial": 0.0, "recipe": "given"}
     return Weights(fusion, _largest_norm(found, fusion), known)
-
-
-def fit_kappa(
-    conn: Connection, model: ModelRow, parts: Parts, snapshot_id: int | None, *, pairs: int = _PAIRS
-) -> tuple[Fusion, int]:
-    """The conditional logit on validation photos in their natural mix, and how many of them lie in a cell.
-
-    Where queries times cells exceed `pairs`, a random sample of the queries (seed 0, at least 200) is used;
-    every query is still compared with all cells.
-    """
-    found, available = _queries(conn, model, parts.ids, snapshot_id, pairs)
-    found.add(parts)
-    return fit_source(found), available
 
 
 def _largest_norm(found: Similarities, fusion: Fusion) -> float:

@@ -96,14 +96,8 @@ class CellMatrix:
 
     @classmethod
     def open(cls, directory: Path) -> CellMatrix:
-        """Memory-map what `write` or `save` left."""
+        """Memory-map what `write` left."""
         return cls(*open_files(directory))
-
-    def save(self, directory: Path) -> None:
-        """Write the matrix to a directory, replacing what is there."""
-        step = self._block_rows()
-        parts = range(0, max(len(self), 1), step)
-        write_files(directory, ((self.ids[i : i + step], self._half(i, i + step)) for i in parts))
 
     def to(self, device: str) -> CellMatrix:
         """A copy whose codes are a torch tensor on a device such as 'cuda'."""
@@ -262,9 +256,6 @@ class CellMatrix:
         if isinstance(block, np.ndarray):
             return block.astype(np.float32)
         return np.asarray(block.float().cpu().numpy(), dtype=np.float32)
-
-    def _half(self, start: int, stop: int) -> npt.NDArray[np.float16]:
-        return self._float_block(start, stop).astype(np.float16)
 
     def _gather(self, rows: Ids) -> npt.NDArray[np.float64]:
         if isinstance(self.codes, np.ndarray):

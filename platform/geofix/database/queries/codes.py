@@ -84,7 +84,6 @@ SAMPLE = """
 SELECT e.photo_id, e.embedding FROM geofix.photo_embedding e
 WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
 """
-COVERING = "SELECT lo, hi, inside FROM geofix.code_set_covering(%(code_set_id)s, public.ST_GeomFromEWKB(%(region)s), 256)"
 
 SEARCHABLE = ("ready", "stale")
 
@@ -318,11 +317,6 @@ def search(
         SEARCH, {"query": query, "k": k, "code_set": code_set.name, "exact_below": exact_below}
     ).fetchall()
     return [row[0] for row in rows], rows[0][2] if rows else "exact"
-
-
-def region_ranges(conn: Connection, code_set: CodeSet, region_ewkb: bytes) -> list[tuple[int, int, bool]]:
-    """Leaf-id ranges of a region for this code set; border ranges (False) are to be re-checked by centre."""
-    return conn.execute(COVERING, {"code_set_id": code_set.code_set_id, "region": region_ewkb}).fetchall()
 
 
 def store_recall(conn: Connection, values: Mapping[str, Any]) -> None:

@@ -128,10 +128,10 @@ BEGIN
   -- Each piece is asked as search_cells asks a set of its own, by the share of its cells that is in scope: one with few
   -- exactly; so is one whose scan gave up before it had found k, however many the others gave. Of the candidates wanted
   -- this share comes back.
-  SELECT array_agg(NOT coalesce(
-           u.n > exact_below * (CASE WHEN u.n > 0 AND 32.0 * k * u.whole / u.n > 4000 AND u.n < u.whole THEN 10 ELSE 1 END)::bigint
-           AND chosen.index_parameters ? 'm', false) ORDER BY u.i),
-         array_agg(CASE WHEN u.n < u.whole THEN greatest(k, least(1000.0 * u.n / u.whole, 32 * k))
+  SELECT array_agg(NOT coalesce(u.n > geofix.read_up_to(exact_below, geofix.candidates_wanted(k, u.whole, u.n))
+                                AND chosen.index_parameters ? 'm', false) ORDER BY u.i),
+         array_agg(CASE WHEN u.n < u.whole
+                          THEN greatest(k, least(1000, geofix.candidates_wanted(k, u.whole, u.n)) * u.n / u.whole)
                         WHEN k > 50 THEN 2 * k ELSE k END::integer ORDER BY u.i)
     INTO exact, most FROM unnest(cells, wholes) WITH ORDINALITY AS u(n, whole, i);
   PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
@@ -166,8 +166,7 @@ END $$;
 
 -- A shard that is down is an error, which postgres_fdw words with the name of the server. With
 -- SET geofix.partial_answers = on the others answer, and the method says who did not; where they have nothing, it stays an
--- error. Catching the error costs two round
--- trips to every shard (a savepoint), so it is caught in that case alone.
+-- error. Catching the error costs two round trips to every shard (a savepoint), so it is caught in that case alone.
 CREATE OR REPLACE FUNCTION geofix.search_pieces(
   chosen geofix.code_set, asked public.halfvec, k integer, region public.geometry, exact_below integer,
   OUT ids bigint[], OUT distances double precision[], OUT how text, OUT in_scope bigint

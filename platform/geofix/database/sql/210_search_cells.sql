@@ -99,14 +99,10 @@ BEGIN
     SELECT f.* INTO sure, border, in_scope FROM geofix.code_set_scope(chosen, region) AS f;
   END IF;
 
-  -- How many of the best everywhere hold the best k of the region, with room for what a graph misses when a filter
-  -- takes most of what it meets: of a million cells, 100 candidates kept 0.98 of the best ten in a region of 30 % and
-  -- 0.8 in one of 3 %, 1,000 candidates 0.997 and 0.97.
-  candidates := greatest(100, 2 * k, CASE WHEN region IS NULL THEN 0 ELSE 32.0 * k * chosen.cells / greatest(in_scope, 1) END);
-  -- Where the graph cannot keep so many, reading ten times as many rows as usual is the smaller harm.
-  IF in_scope > exact_below * (CASE WHEN candidates > 4000 THEN 10 ELSE 1 END)::bigint AND chosen.index_parameters ? 'm' THEN
+  candidates := geofix.candidates_wanted(k, chosen.cells, in_scope);
+  IF in_scope > geofix.read_up_to(exact_below, candidates) AND chosen.index_parameters ? 'm' THEN
     how := 'hnsw';
-    -- Without a filter a scan need not go on after the first candidates, which spares a third of its time.
+    -- Without a filter a scan need not go on after the first candidates, which spares a quarter of its time.
     PERFORM set_config('hnsw.ef_search', least(1000, ceil(candidates))::text, true),
             set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'strict_order' END, true);
     -- The cast makes the expression that of the index; without it the planner scans every row.

@@ -1,4 +1,4 @@
-"""What the benchmarks of positions, regions, accuracy, embedding and memory share: a server, times, a table.
+"""What the benchmarks of `make bench` share: a private server, times in turns, goals and a table.
 
 Times are taken in turns (one of each way per round), so that a busy moment of the machine meets all ways
 alike.
