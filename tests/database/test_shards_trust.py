@@ -136,6 +136,9 @@ def test_a_server_is_waited_for_since_it_was_lost(shards, monkeypatch):
     with pytest.raises(ServiceError, match="does not let geofix_owner in") as caught:
         wrong.run(losing)
     assert "wr0ng" not in str(caught.value)
+    for changed, says in (({"password": "wr0ng"}, "let geofix_owner in"), ({"port": "1"}, "not answer")):
+        with pytest.raises(ServiceError, match=says), shard_links.opened(link.parts | changed, "Shard a"):
+            pass
 
 
 def test_an_answer_of_nobody_is_no_partial_answer(shards, monkeypatch):

@@ -134,17 +134,27 @@ def opened(parts: dict[str, str], what: str) -> Iterator[Connection]:
     try:
         conn = psycopg.connect(make_conninfo("", **known, **_reached(parts), options=SESSION))
     except psycopg.OperationalError as error:
-        said = " ".join(str(error).split())
+        said = _said(error)
         for secret in filter(None, [parts.get("password")]):
             said = said.replace(secret, "***")
+        refused = _REFUSED.search(said) is not None
         raise ServiceError(
-            f"{what} ({address(parts)}) does not let {parts.get('user')} in: {said}.",
-            hint="Is the server up? Ask `geofix shards check`.",
+            f"{what} ({address(parts)}) {_not_let_in(parts) if refused else 'does not answer'}: {said}.",
+            hint="Mend the login." if refused else "Is the server up, and may this host reach it there?",
         ) from None
     try:
         yield conn
     finally:
         conn.close()
+
+
+def _said(error: psycopg.Error) -> str:
+    """A server's message on one line, without what ends the sentence."""
+    return " ".join(str(error).split()).rstrip(".?")
+
+
+def _not_let_in(parts: dict[str, str]) -> str:
+    return f"does not let {parts.get('user')} in"
 
 
 def password_of(conn: Connection, what: str) -> str:
@@ -226,10 +236,10 @@ class Link:
                 self.close()
                 if not lost:
                     raise
-                said = " ".join(str(error).split())
+                said = _said(error)
                 if not connected and _REFUSED.search(said):
                     raise ServiceError(
-                        f"{self.name} ({address(self.parts)}) does not let {self.parts.get('user')} in: {said}.",
+                        f"{self.name} ({address(self.parts)}) {_not_let_in(self.parts)}: {said}.",
                         hint="Mend the login or its user mapping, then run the same command again.",
                     ) from None
                 losses += connected
