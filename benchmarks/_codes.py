@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geofix.codes.build import BLOCK_LEVEL
 from geofix.codes.complete import complete_codes, complete_query
 from geofix.codes.matrix import CellMatrix
 from geofix.database.queries import code_ranges, leaves, models
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries.code_ranges import CodeBlock
+from geofix.database.queries.codes import BLOCK_LEVEL
 from geofix.spatial import s2
 
 Floats = NDArray[np.float32]

@@ -103,6 +103,28 @@ def test_files_of_sets_that_are_gone_are_removed_with_the_next(code_set):
     assert np.isfinite(np.array(held.codes)).all()  # who maps it still reads it
 
 
+def test_codes_replaced_while_they_are_read_leave_no_file_of_both(code_set, monkeypatch):
+    original = code_queries.code_pages
+
+    def pages(conn, found, rows):
+        for number, page in enumerate(original(conn, found, rows)):
+            if number == 1:
+                with connect() as other:
+                    other.execute(
+                        "UPDATE cell_code SET code = (SELECT code FROM cell_code ORDER BY s2_id LIMIT 1)"
+                    )
+                    other.execute("UPDATE code_set SET ready_at = clock_timestamp()")
+            yield page
+
+    monkeypatch.setattr(code_queries, "code_pages", pages)
+    with connect("reader") as conn:
+        found = host_matrix(conn, code_set)
+        assert (found.codes == found.codes[0]).all() and not isinstance(found.codes, np.memmap)
+        assert written() == []
+        monkeypatch.setattr(code_queries, "code_pages", original)
+        assert isinstance(host_matrix(conn, code_set).codes, np.memmap)
+
+
 def test_without_space_each_process_holds_its_own(code_set, monkeypatch):
     monkeypatch.setenv("GEOFIX_MIN_FREE_BYTES", str(1 << 60))
     get_settings.cache_clear()

@@ -41,8 +41,6 @@ __all__ = [
     "register",
 ]
 
-BLOCK_LEVEL = 9
-
 _log = get_logger(__name__)
 
 
@@ -129,7 +127,7 @@ def register(conn: Connection, name: str, plan: Plan, calibration: dict[str, Any
             "scale": plan.norm,
             "kappa": plan.kappa,
             "temperature": plan.temperature,
-            "block_level": min(BLOCK_LEVEL, plan.level),
+            "block_level": code_queries.block_level(plan.level),
             "calibration": calibration or {},
             "config": plan.config,
         },
@@ -138,7 +136,7 @@ def register(conn: Connection, name: str, plan: Plan, calibration: dict[str, Any
 
 def finish(conn: Connection, name: str, code_set_id: int, plan: Plan) -> dict[str, Any]:
     """Attach a filled leaf, count its blocks, mark the set ready; the caller commits."""
-    counts = code_queries.publish(conn, code_set_id, min(BLOCK_LEVEL, plan.level))
+    counts = code_queries.publish(conn, code_set_id, code_queries.block_level(plan.level))
     _log.info("code set ready", name=name, recipe=plan.recipe, **counts)
     return {"recipe": plan.recipe, **counts, "kappa": plan.kappa}
 

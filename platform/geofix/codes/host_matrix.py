@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
@@ -26,9 +30,10 @@ def host_matrix(conn: Connection, code_set: CodeSet) -> CellMatrix:
     """All codes of a set, of which this host holds one copy however many processes ask.
 
     The first process writes `GEOFIX_HOME/matrices/<key>-<time it became ready>`, others wait for it; all map
-    it read-only, so its pages are the system's to share and to give back. A code set's codes never change
-    under its key, so files are never out of date; those of sets that are gone are removed when the next is
-    written. A small set, or a disk without space for the file, gives a matrix in this process's own memory.
+    it read-only, so its pages are the system's to share and to give back. When a refresh replaces codes, the
+    set has a new time too, so files are never out of date; those that no set has any more are removed when
+    the next is written. A small set, one refreshed at this moment, or a disk without space for the file,
+    gives a matrix in this process's own memory.
 
     Raises:
         BadInputError: A stored code is not finite.
@@ -53,10 +58,26 @@ def host_matrix(conn: Connection, code_set: CodeSet) -> CellMatrix:
         except SpaceError as error:
             _log.warning("no file for the matrix", code_set=code_set.name, reason=error.message)
             return _own(conn, code_set)
-        rows = max(1, _PAGE_BYTES // (8 + 2 * code_set.dimension))
-        CellMatrix.write(where, code_queries.code_pages(conn, code_set, rows))
+        try:
+            CellMatrix.write(where, _pages(conn, code_set, where.name))
+        except _ChangedError:
+            _log.warning("codes were replaced while they were read", code_set=code_set.name)
+            return _own(conn, code_set)
     found = _opened(where, code_set)
     return found if found is not None else _own(conn, code_set)
+
+
+class _ChangedError(Exception):
+    """Pages of a code set belong to two of its states."""
+
+
+def _pages(
+    conn: Connection, code_set: CodeSet, stamp: str
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """All codes, page by page: each page is a statement of its own, and sees what was committed before it."""
+    yield from code_queries.code_pages(conn, code_set, max(1, _PAGE_BYTES // (8 + 2 * code_set.dimension)))
+    if code_queries.ready_stamp(conn, code_set) != stamp:
+        raise _ChangedError
 
 
 def _own(conn: Connection, code_set: CodeSet) -> CellMatrix:

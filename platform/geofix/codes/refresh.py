@@ -11,40 +11,44 @@ import shapely
 from numpy.typing import NDArray
 
 from geofix.codes.complete import complete_codes, completion_norm
-from geofix.codes.fuse import Parts
 from geofix.codes.index import build_index, recall_with_photos
-from geofix.codes.means import cell_means, prototype_means
-from geofix.codes.recipes import CellVectors, centres_inside, unit
-from geofix.codes.upsample import upsample
+from geofix.codes.recipes import CellVectors, centres_inside
+from geofix.codes.region_codes import Refreshed, codes_of_region, within_bounds
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries import models as model_queries
-from geofix.database.queries import prototypes as prototype_queries
 from geofix.database.queries import refresh as queries
 from geofix.database.queries.codes import CodeSet
-from geofix.database.queries.models import ModelRow
+from geofix.database.queries.refresh import NewRows
+from geofix.database.queries.shard_pieces import is_distributed, move_of
+from geofix.database.shard_pieces import alone
 from geofix.errors import BadInputError, UsageError
 from geofix.log import get_logger
 from geofix.spatial import s2
-from geofix.spatial.covering import cover
 
-_CELL_DEG = 144.0  # a cell of level l is nowhere wider than this / 2^l degrees of latitude
+# Rows that were replaced stay in the graph until all of it is made anew. Searches pass over them: with three
+# of them for each live code of a region, recall there was what it is without (decision 0020).
+MOST_SHARE = 0.1  # above it, adding rows to the graph one by one is also slower than making it anew
+MOST_OVERLAPS = 3
+
+_SAME = 1e-3  # of one component: rounding to fp16 and the order of sums stay below
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Refreshed:
-    """The new codes of a region, before they are stored.
+class _Change:
+    """What a refresh writes.
 
     Attributes:
-        made: Cells whose centre lies in the region.
-        mean_prototypes: (m,) prototype cells of the region without a learned prototype, which have the mean
-            of their photos instead.
+        replaced: Cells (r,) whose stored code goes.
+        rows: New rows, ascending by cell.
+        counts: added, removed, changed.
     """
 
-    made: CellVectors
-    mean_prototypes: NDArray[np.int64]
+    replaced: NDArray[np.int64]
+    rows: NewRows
+    counts: dict[str, int]
 
 
 def refresh_region(
@@ -58,10 +62,11 @@ def refresh_region(
     """Make the codes of a region again and publish them; commits.
 
     Everything else is kept: kappa, biases, temperature and scale M of the code set, and the codes
-    elsewhere, which the server copies. Until the commit every other session searches the old set,
-    afterwards the new one under the same name; a partition is never changed in place, so an HNSW index
-    keeps no dead rows. Where there was an index, it is built again with its parameters and its recall
-    measured. Photos and tiles must have been embedded.
+    elsewhere. Until the commit every other session searches the old codes, afterwards the new ones under the
+    same name. Rows are replaced where they are, in one transaction, and join the HNSW index if there is one.
+    Where too many replaced rows would be in that index, or the set is spread over servers, a successor is
+    written instead: the server copies the other codes, the index is built again by its parameters. Recall is
+    measured either way. Photos and tiles must have been embedded.
 
     Learned prototypes stay as they are. A cell without one gets the mean of its photos' embeddings instead;
     such cells are listed in the code set's `config.mean_prototypes`. Photos of any snapshot's val and test
@@ -75,150 +80,109 @@ def refresh_region(
         memory_bytes: What building the index may use.
 
     Returns:
-        code_set, cells, in_region, added, removed, changed, mean_prototypes, bytes, and index and recall if
-        any.
+        code_set, cells, in_region, added, removed, changed, in_place, mean_prototypes, bytes, and index and
+        recall if any.
 
     Raises:
         NotFoundError: There is no ready code set of this name.
         UsageError: A new code is longer than the set's scale M: only a rebuild can hold it.
         BadInputError: Nothing lies in the region, neither before nor after.
         SpaceError: The index would not fit into the memory given.
+        TransientError: Another process moves the code set between servers.
     """
     code_set = code_queries.find_ready(conn, name)
-    queries.lock_code_set(conn, code_set)
-    model = model_queries.find_model_by_id(conn, code_set.model_id)
-    held = queries.cells_of(conn, code_set)
-    before = held[centres_inside(held, region_ewkb)]
-    new = _within_bounds(_new_codes(conn, code_set, model, region_ewkb, datasets), code_set, before)
-    if not len(before) and not len(new.made.ids):
-        raise BadInputError(
-            f"Neither code set {name} nor what model {model.name} has embedded lies in this region.",
-            hint="Ingest and embed photos or tiles of the region first.",
-        )
-    if len(before) == len(held) and not len(new.made.ids):
-        raise BadInputError(f"Code set {name} would be empty.", hint="Drop it with `geofix codes drop`.")
-    codes = _completed(code_set, new.made)
-    counts = _differences(conn, code_set, before, new.made.ids, codes)
-    config = _config(code_set, region_ewkb, before, new, counts)
-    temporary = f"{name} (in the making)"
-    made_id = queries.write_successor(
-        conn,
-        code_set,
-        temporary,
-        config,
-        before,
-        new.made.ids,
-        codes,
-        new.made.has_prototype,
-        new.made.has_aerial,
-    )
-    made = code_queries.find_code_set(conn, temporary)
-    result: dict[str, Any] = {"code_set": name, "cells": made.cells, "in_region": len(new.made.ids), **counts}
-    result |= {"mean_prototypes": len(new.mean_prototypes), "bytes": made.bytes}
-    result |= _indexed(conn, code_set, made, memory_bytes)
-    code_queries.replace_code_set(conn, made_id, name)
-    conn.commit()
+    with alone(conn, code_set.code_set_id, name):
+        queries.lock_code_set(conn, code_set)
+        model = model_queries.find_model_by_id(conn, code_set.model_id)
+        held = queries.cells_of(conn, code_set)
+        before = held[centres_inside(held, region_ewkb)]
+        new = within_bounds(codes_of_region(conn, code_set, model, region_ewkb, datasets), code_set, before)
+        if not len(before) and not len(new.made.ids):
+            raise BadInputError(
+                f"Neither code set {name} nor what model {model.name} has embedded lies in this region.",
+                hint="Ingest and embed photos or tiles of the region first.",
+            )
+        if len(before) == len(held) and not len(new.made.ids):
+            raise BadInputError(f"Code set {name} would be empty.", hint="Drop it with `geofix codes drop`.")
+        change = _change(conn, code_set, before, new.made)
+        dead = queries.dead_entries(conn, code_set) + len(change.replaced)
+        in_place = _may_stay(conn, code_set, region_ewkb, max(dead, len(change.rows.ids)))
+        config = _config(code_set, region_ewkb, before, new, change.counts, in_place)
+        write = _replaced if in_place else _succeeded
+        made, more = write(conn, code_set, config, change, dead, memory_bytes)
+        conn.commit()
     code_queries.drop_replaced(conn, name)
-    _log.info("code set refreshed", name=name, **counts)
-    return result
+    _log.info("code set refreshed", name=name, in_place=in_place, **change.counts)
+    result: dict[str, Any] = {"code_set": name, "cells": made.cells, "in_region": len(new.made.ids)}
+    result |= {**change.counts, "in_place": in_place}
+    return result | {"mean_prototypes": len(new.mean_prototypes), "bytes": made.bytes, **more}
 
 
-def _new_codes(
-    conn: Connection, code_set: CodeSet, model: ModelRow, region: bytes, datasets: list[str] | None
-) -> Refreshed:
-    """The cells of the region by the code set's recipe."""
-    none: NDArray[np.int64] = np.zeros(0, np.int64)
-    if code_set.recipe == "cellmean":
-        leaves, vectors = _photos(conn, code_set, model, region, code_set.level, datasets)
-        ids, vectors_of, _ = cell_means(vectors, leaves, code_set.level)
-        return Refreshed(CellVectors.of_photos(ids, vectors_of).inside(region), none)
-    if code_set.recipe == "aerial":
-        return Refreshed(_tiles(conn, code_set, model, region), none)
-    prototypes, means = _prototypes(conn, code_set, model, region, datasets)
-    if code_set.recipe == "prototype":
-        return Refreshed(prototypes, means)
-    if code_set.recipe != "hybrid":
-        raise UsageError(
-            f"Code set {code_set.name} was built by recipe {code_set.recipe}, which cannot be refreshed.",
-            hint="Build it again.",
-        )
-    fusion = code_set.config.get("fusion")
-    if fusion is None or code_set.kappa is None:
-        raise UsageError(
-            f"Code set {code_set.name} does not say how its parts were weighed.", hint="Build it again."
-        )
-    parts = Parts.of(prototypes, _tiles(conn, code_set, model, region))
-    made = parts.combine(code_set.kappa, fusion["bias_no_prototype"], fusion["bias_no_aerial"])
-    return Refreshed(made, means)
+def _may_stay(conn: Connection, code_set: CodeSet, region: bytes, most: int) -> bool:
+    """Whether rows may be replaced where they are; `most` of them go, or come, in all."""
+    key = code_set.code_set_id
+    if is_distributed(conn, key) or move_of(conn, key) is not None or most > MOST_SHARE * code_set.cells:
+        return False
+    box = shapely.box(*shapely.from_wkb(region).bounds)
+    overlaps = 0
+    for note in reversed(code_set.config.get("refreshed", [])):
+        if not note.get("in_place"):  # all was written anew then
+            break
+        replaced = note["changed"] + note["removed"] > 0
+        overlaps += replaced and bool(shapely.intersects(box, shapely.box(*note["bounds"])))
+    return overlaps < MOST_OVERLAPS
 
 
-def _prototypes(
-    conn: Connection, code_set: CodeSet, model: ModelRow, region: bytes, datasets: list[str] | None
-) -> tuple[CellVectors, NDArray[np.int64]]:
-    """Learned prototypes of the region, means of photos where there are none, at the level of the codes."""
-    learned, _ = prototype_queries.prototype_cells(conn, model)
-    level = int(s2.level(learned[0])) if len(learned) else code_set.level
-    west, south, east, north = _box(region, level)
-    lon, lat = s2.center(learned) if len(learned) else (np.zeros(0), np.zeros(0))
-    near = learned[(lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)]
-    ids, vectors = prototype_queries.read_prototypes(conn, model, near)
-    leaves, embeddings = _photos(conn, code_set, model, region, level, datasets)
-    some = vectors if len(vectors) else prototype_queries.read_prototypes(conn, model, learned[:8])[1]
-    cells, means = prototype_means(embeddings, leaves, level, some)
-    fresh = ~np.isin(cells, learned)
-    every = np.concatenate([ids, cells[fresh]])
-    order = np.argsort(every)
-    both = np.concatenate([unit(vectors), means[fresh]])[order]
-    how = code_set.config.get("upsample", "copy")
-    made = CellVectors.of_photos(*upsample(every[order], both, code_set.level, how)).inside(region)
-    used = np.unique(s2.parent(made.ids, level)) if len(made.ids) else made.ids
-    return made, np.intersect1d(used, cells[fresh])
-
-
-def _photos(
+def _replaced(
     conn: Connection,
     code_set: CodeSet,
-    model: ModelRow,
-    region: bytes,
-    level: int,
-    datasets: list[str] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    snapshot_id = code_set.snapshot_id if code_set.snapshot_id is not None else model.snapshot_id
-    return queries.photos_in_box(conn, model, _box(region, level), snapshot_id=snapshot_id, datasets=datasets)
+    config: dict[str, Any],
+    change: _Change,
+    dead: int,
+    memory_bytes: int,
+) -> tuple[CodeSet, dict[str, Any]]:
+    """Replace rows where they are; the code set as it is then, and its recall if it has an index."""
+    queries.replace_rows(conn, code_set, config, change.replaced, change.rows, dead_entries=dead)
+    made = code_queries.find_code_set(conn, code_set.name)
+    if "m" not in made.index_parameters:
+        return made, {}
+    measured = recall_with_photos(conn, made)
+    index = {key: made.index_parameters[key] for key in ("m", "ef_construction", "dead_entries")}
+    return made, {"index": index, "recall": None if measured is None else measured.recall}
 
 
-def _tiles(conn: Connection, code_set: CodeSet, model: ModelRow, region: bytes) -> CellVectors:
-    ranges = cover(shapely.from_wkb(region))
-    cells, vectors = queries.tiles_in_ranges(
-        conn, model, code_set.level, ranges, code_set.config.get("datasets")
+def _succeeded(
+    conn: Connection,
+    code_set: CodeSet,
+    config: dict[str, Any],
+    change: _Change,
+    dead: int,
+    memory_bytes: int,
+) -> tuple[CodeSet, dict[str, Any]]:
+    """Write a successor and give it the name; it has an index, its recall measured, if the old one had."""
+    temporary = f"{code_set.name} (in the making)"
+    made_id = queries.write_successor(conn, code_set, temporary, config, change.replaced, change.rows)
+    more = _indexed(conn, code_set, code_queries.find_code_set(conn, temporary), memory_bytes)
+    code_queries.replace_code_set(conn, made_id, code_set.name)
+    return code_queries.find_code_set(conn, code_set.name), more
+
+
+def _indexed(conn: Connection, old: CodeSet, made: CodeSet, memory_bytes: int) -> dict[str, Any]:
+    """Build the index that the old set had, and measure its recall."""
+    if "m" not in old.index_parameters:
+        return {}
+    built = build_index(
+        conn,
+        made,
+        m=int(old.index_parameters["m"]),
+        ef_construction=int(old.index_parameters["ef_construction"]),
+        memory_bytes=memory_bytes,
     )
-    inside = centres_inside(cells, region)
-    ids, means, _ = cell_means(vectors[inside], cells[inside], code_set.level)
-    return CellVectors.of_tiles(ids, means)
-
-
-def _box(region: bytes, level: int) -> queries.Box:
-    """Degrees around a region, wider by two cells of a level: all that can take part in its codes."""
-    west, south, east, north = shapely.from_wkb(region).bounds
-    margin = 2 * _CELL_DEG / 2**level
-    across = margin / max(0.01, float(np.cos(np.radians(min(89.0, max(abs(south), abs(north)) + margin)))))
-    return (
-        max(-180.0, west - across),
-        max(-90.0, south - margin),
-        min(180.0, east + across),
-        min(90.0, north + margin),
-    )
-
-
-def _within_bounds(new: Refreshed, code_set: CodeSet, before: NDArray[np.int64]) -> Refreshed:
-    """A set that was built for a region grows only within the degrees that region spans."""
-    bounds = code_set.config.get("bounds")
-    if bounds is None or not len(new.made.ids):
-        return new
-    lon, lat = s2.center(new.made.ids)
-    keep = (lon >= bounds[0]) & (lat >= bounds[1]) & (lon <= bounds[2]) & (lat <= bounds[3])
-    keep |= np.isin(new.made.ids, before)
-    return Refreshed(new.made.taken(keep), new.mean_prototypes)
+    measured = recall_with_photos(conn, code_queries.find_code_set(conn, made.name))
+    return {
+        "index": {**built, "code_set": old.name},
+        "recall": None if measured is None else measured.recall,
+    }
 
 
 def _completed(code_set: CodeSet, made: CellVectors) -> NDArray[np.float32]:
@@ -239,25 +203,32 @@ def _completed(code_set: CodeSet, made: CellVectors) -> NDArray[np.float32]:
     return complete_codes(made.vectors, made.bias, norm=max(longest, code_set.scale))
 
 
-def _differences(
-    conn: Connection,
-    code_set: CodeSet,
-    before: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    codes: NDArray[np.float32],
-) -> dict[str, int]:
-    """Cells that are new, gone, or have another code than before (by more than rounding to fp16)."""
+def _change(conn: Connection, code_set: CodeSet, before: NDArray[np.int64], made: CellVectors) -> _Change:
+    """Cells that are new, gone, or have another code or other parts than before; others keep their row."""
+    made = made.taken(np.argsort(made.ids, kind="stable"))  # type: ignore[arg-type]
+    codes = _completed(code_set, made)
     held, old = queries.codes_of(conn, code_set, before)
-    common = np.intersect1d(held, ids)
-    order = np.argsort(ids)
-    now = codes[order][np.searchsorted(ids[order], common)]
-    then = old[np.searchsorted(held, common)].astype(np.float32)
-    changed = int((np.abs(now - then).max(axis=1) > 1e-3).sum()) if len(common) else 0
-    return {"added": len(ids) - len(common), "removed": len(held) - len(common), "changed": changed}
+    parts = queries.parts_of(conn, code_set, before)
+    common, now, then = np.intersect1d(made.ids, held, assume_unique=True, return_indices=True)
+    differs = np.abs(codes[now] - old[then].astype(np.float32)).max(axis=1, initial=0) > _SAME
+    differs |= made.has_prototype[now] != parts[0][then]
+    differs |= made.has_aerial[now] != parts[1][then]
+    written = np.ones(len(made.ids), bool)
+    written[now[~differs]] = False
+    gone = np.setdiff1d(held, common, assume_unique=True)
+    rows = NewRows(made.ids[written], codes[written], made.has_prototype[written], made.has_aerial[written])
+    changed = int(differs.sum())
+    counts = {"added": len(made.ids) - len(common), "removed": len(gone), "changed": changed}
+    return _Change(np.sort(np.concatenate([gone, common[differs]])), rows, counts)
 
 
 def _config(
-    code_set: CodeSet, region: bytes, before: NDArray[np.int64], new: Refreshed, counts: dict[str, int]
+    code_set: CodeSet,
+    region: bytes,
+    before: NDArray[np.int64],
+    new: Refreshed,
+    counts: dict[str, int],
+    in_place: bool,
 ) -> dict[str, Any]:
     """The configuration with this refresh noted and the list of mean prototypes brought up to date."""
     marked = set(code_set.config.get("mean_prototypes", []))
@@ -271,27 +242,10 @@ def _config(
     note = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "bounds": [float(value) for value in shapely.from_wkb(region).bounds],
+        "in_place": in_place,
         **counts,
     }
     config = {**code_set.config, "refreshed": [*code_set.config.get("refreshed", []), note]}
     if marked or "mean_prototypes" in config:
         config["mean_prototypes"] = sorted(marked)
     return config
-
-
-def _indexed(conn: Connection, old: CodeSet, made: CodeSet, memory_bytes: int) -> dict[str, Any]:
-    """Build the index that the old set had, and measure its recall."""
-    if "m" not in old.index_parameters:
-        return {}
-    built = build_index(
-        conn,
-        made,
-        m=int(old.index_parameters["m"]),
-        ef_construction=int(old.index_parameters["ef_construction"]),
-        memory_bytes=memory_bytes,
-    )
-    measured = recall_with_photos(conn, code_queries.find_code_set(conn, made.name))
-    return {
-        "index": {**built, "code_set": old.name},
-        "recall": None if measured is None else measured.recall,
-    }

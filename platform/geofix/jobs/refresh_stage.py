@@ -20,7 +20,7 @@ class Refresh(Specification):
     memory_mb: int = Field(512, ge=64)
 
     def run(self, work: Work) -> dict[str, Any]:
-        """Publish the successor of the code set; a second attempt makes the same codes again."""
+        """Replace the codes of the region; a second attempt finds them made."""
         from geofix.codes.refresh import refresh_region
         from geofix.ingest.region_text import region_ewkb
 

@@ -86,6 +86,7 @@ WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
 """
 
 SEARCHABLE = ("ready", "stale")
+BLOCK_LEVEL = 9  # of the blocks whose counts and outlines a search inside a region reads; coarser where the cells are
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,11 @@ def drop_replaced(conn: Connection, name: str) -> int:
         drop_code_set(conn, find_code_set(conn, old))
         conn.commit()
     return len(names)
+
+
+def block_level(level: int) -> int:
+    """S2 level of the blocks of a code set whose cells are of this level."""
+    return min(BLOCK_LEVEL, level)
 
 
 def publish(conn: Connection, code_set_id: int, block_level: int) -> dict[str, int]:

@@ -1,13 +1,14 @@
-"""A code set's successor in which the cells of one region are new and all others are copied by the server."""
+"""Codes of one region replaced: in their leaf, or in a successor to which the server copies all others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from geofix.database.bulk import copy_arrays, read_columns, read_vectors
 from geofix.database.engine import Connection
@@ -21,6 +22,10 @@ LOCK = "SELECT state, code_set_id FROM geofix.code_set WHERE name = %(name)s FOR
 CELLS = "SELECT s2_id FROM geofix.cell_code WHERE code_set_id = {code_set_id} ORDER BY s2_id"
 CODES_OF = """
 SELECT c.s2_id, c.code FROM geofix.cell_code c
+WHERE c.code_set_id = {code_set_id} AND c.s2_id = ANY ({ids}) ORDER BY c.s2_id
+"""
+PARTS_OF = """
+SELECT c.has_prototype, c.has_aerial FROM geofix.cell_code c
 WHERE c.code_set_id = {code_set_id} AND c.s2_id = ANY ({ids}) ORDER BY c.s2_id
 """
 # A photo may make codes when this snapshot trains on it, or when no snapshot at all holds it back for judging and it
@@ -65,8 +70,70 @@ SELECT {code_set_id}, s2_id, code, has_prototype, has_aerial FROM (
 ORDER BY s2_id
 """
 ANALYZE = "ANALYZE pg_temp.refreshed_code, pg_temp.replaced_cell"
+# What a transaction that was rolled back has left in the index, only the server's statistics know.
+DEAD = """
+SELECT greatest(coalesce((index_parameters ->> 'dead_entries')::bigint, 0), pg_stat_get_dead_tuples(to_regclass(%(leaf)s)))
+FROM geofix.code_set WHERE code_set_id = %(code_set_id)s
+"""
+REMOVE = """
+WITH gone AS (
+  DELETE FROM {leaf} AS c USING pg_temp.replaced_cell AS r WHERE c.s2_id = r.s2_id RETURNING c.has_prototype, c.has_aerial
+)
+SELECT count(*), count(*) FILTER (WHERE has_prototype), count(*) FILTER (WHERE has_aerial) FROM gone
+"""
+ADD = """
+INSERT INTO {leaf} (code_set_id, s2_id, code, has_prototype, has_aerial)
+SELECT {code_set_id}, s2_id, code, has_prototype, has_aerial FROM pg_temp.refreshed_code ORDER BY s2_id
+"""
+TOUCHED_BLOCKS = """
+CREATE TEMP TABLE touched_block ON COMMIT DROP AS
+SELECT DISTINCT geofix.s2_parent(s2_id, {level}) AS s2_id
+FROM (SELECT s2_id FROM pg_temp.replaced_cell UNION ALL SELECT s2_id FROM pg_temp.refreshed_code) AS touched
+"""
+REMOVE_BLOCKS = """
+DELETE FROM geofix.cell_block AS b USING pg_temp.touched_block AS t
+WHERE b.code_set_id = %(code_set_id)s AND b.s2_id = t.s2_id
+"""
+ADD_BLOCKS = """
+INSERT INTO geofix.cell_block (code_set_id, s2_id, lo, hi, cells, geom)
+SELECT {code_set_id}, t.s2_id, r.lo, r.hi, c.cells, geofix.s2_polygon(t.s2_id)
+FROM pg_temp.touched_block AS t
+CROSS JOIN LATERAL geofix.s2_range(t.s2_id) AS r
+CROSS JOIN LATERAL (SELECT count(*) AS cells FROM {leaf} WHERE s2_id BETWEEN r.lo AND r.hi) AS c
+WHERE c.cells > 0
+"""
+# A time of its own, by which whoever holds the codes in memory or in a file sees that they are others now.
+RENEW = """
+UPDATE geofix.code_set SET
+  ready_at = greatest(clock_timestamp(), ready_at + interval '1 microsecond'), config = %(config)s,
+  cells = cells - %(gone)s + %(cells)s,
+  with_prototype = with_prototype - %(gone_prototype)s + %(with_prototype)s,
+  with_aerial = with_aerial - %(gone_aerial)s + %(with_aerial)s,
+  bytes = pg_total_relation_size(to_regclass(%(leaf)s)),
+  index_parameters = CASE WHEN index_parameters ? 'm'
+    THEN index_parameters || jsonb_build_object('dead_entries', %(dead_entries)s::bigint) ELSE index_parameters END
+WHERE code_set_id = %(code_set_id)s
+"""
+# They were made with other codes.
+DETACH_EVALUATIONS = "UPDATE geofix.evaluation SET code_set_id = NULL WHERE code_set_id = %(code_set_id)s"
 
 Box = tuple[float, float, float, float]
+
+
+class NewRows(NamedTuple):
+    """Rows of codes, ascending by cell.
+
+    Attributes:
+        ids: (n,) cells.
+        codes: (n, D + 2) completed by the scale of their set.
+        has_prototype: (n,) flags.
+        has_aerial: (n,) flags.
+    """
+
+    ids: NDArray[np.int64]
+    codes: NDArray[np.floating[Any]]
+    has_prototype: NDArray[np.bool_]
+    has_aerial: NDArray[np.bool_]
 
 
 def lock_code_set(conn: Connection, code_set: CodeSet) -> None:
@@ -94,6 +161,24 @@ def codes_of(
         code_set_id=sql.Literal(code_set.code_set_id), ids=sql.Literal([int(item) for item in ids])
     )
     return read_vectors(conn, query, dimension=code_set.dimension)
+
+
+def parts_of(
+    conn: Connection, code_set: CodeSet, ids: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of some cells have a prototype, and which a tile: (n,) each, by cell."""
+    query = sql.SQL(PARTS_OF).format(
+        code_set_id=sql.Literal(code_set.code_set_id), ids=sql.Literal([int(item) for item in ids])
+    )
+    found = read_columns(conn, query, {"has_prototype": "?", "has_aerial": "?"})
+    return found["has_prototype"], found["has_aerial"]
+
+
+def dead_entries(conn: Connection, code_set: CodeSet) -> int:
+    """Entries of a set's index whose rows are gone, which every search meets and passes over."""
+    leaf = leaves.leaf_name("cell_code", code_set.code_set_id)
+    row = conn.execute(DEAD, {"code_set_id": code_set.code_set_id, "leaf": leaf}).fetchone()
+    return int(row[0] or 0) if row else 0
 
 
 def photos_in_box(
@@ -133,16 +218,51 @@ def tiles_in_ranges(
     return read_vectors(conn, query, dimension=model.dimension)
 
 
+def replace_rows(
+    conn: Connection,
+    code_set: CodeSet,
+    config: dict[str, Any],
+    replaced: NDArray[np.int64],
+    rows: NewRows,
+    *,
+    dead_entries: int,
+) -> None:
+    """Replace codes in their leaf, with counts and blocks; the caller commits.
+
+    Evaluations made with the old codes keep their rows and lose the reference.
+
+    Args:
+        conn: Open connection of the owner.
+        code_set: Whose codes; of one leaf on this server.
+        config: Its configuration from now on.
+        replaced: Cells (r,) whose row goes.
+        rows: New rows.
+        dead_entries: Entries of the index without a row, from now on.
+    """
+    key = code_set.code_set_id
+    name = leaves.leaf_name("cell_code", key)
+    parts = {"leaf": sql.Identifier(*name.split(".")), "code_set_id": sql.Literal(key)}
+    _stage(conn, replaced, rows)
+    gone = conn.execute(sql.SQL(REMOVE).format(**parts)).fetchone()
+    assert gone is not None
+    conn.execute(sql.SQL(ADD).format(**parts))
+    conn.execute(sql.SQL(TOUCHED_BLOCKS).format(level=sql.Literal(code_queries.block_level(code_set.level))))
+    conn.execute(REMOVE_BLOCKS, {"code_set_id": key})
+    conn.execute(sql.SQL(ADD_BLOCKS).format(**parts))
+    counts = {"cells": len(rows.ids), "with_prototype": int(rows.has_prototype.sum())}
+    counts |= {"with_aerial": int(rows.has_aerial.sum()), "dead_entries": dead_entries}
+    counts |= dict(zip(("gone", "gone_prototype", "gone_aerial"), map(int, gone), strict=True))
+    conn.execute(RENEW, {"code_set_id": key, "leaf": name, "config": Jsonb(config), **counts})
+    conn.execute(DETACH_EVALUATIONS, {"code_set_id": key})
+
+
 def write_successor(
     conn: Connection,
     old: CodeSet,
     name: str,
     config: dict[str, Any],
     replaced: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    codes: NDArray[np.floating[Any]],
-    has_prototype: NDArray[np.bool_],
-    has_aerial: NDArray[np.bool_],
+    rows: NewRows,
 ) -> int:
     """Write and publish a code set that is `old` with some cells replaced; the caller commits.
 
@@ -152,29 +272,17 @@ def write_successor(
         name: Of the new one.
         config: Its configuration.
         replaced: Cells of `old` that are left out.
-        ids: (n,) new cells.
-        codes: (n, D + 2) completed by the scale of `old`.
-        has_prototype: (n,) flags.
-        has_aerial: (n,) flags.
+        rows: New rows.
 
     Returns:
         Key of the new code set.
     """
     values = {key: getattr(old, key) for key in code_queries.CodeSet.__dataclass_fields__}
-    block_level = min(9, old.level)
+    block_level = code_queries.block_level(old.level)
     made = code_queries.insert_code_set(
         conn, {**values, "name": name, "block_level": block_level, "config": config}
     )
-    conn.execute(STAGE)
-    order = np.argsort(ids, kind="stable")
-    copy_arrays(
-        conn,
-        "pg_temp.refreshed_code",
-        {"s2_id": "int8", "code": "halfvec", "has_prototype": "bool", "has_aerial": "bool"},
-        [(ids[order], codes[order], has_prototype[order], has_aerial[order])],
-    )
-    copy_arrays(conn, "pg_temp.replaced_cell", {"s2_id": "int8"}, [(replaced,)])
-    conn.execute(ANALYZE)
+    _stage(conn, replaced, rows)
     leaves.create_leaf(conn, "cell_code", made, old.dimension)
     conn.execute(
         sql.SQL(FILL).format(
@@ -188,3 +296,11 @@ def write_successor(
     if old.state == "stale":  # what made it stale may lie outside the region
         code_queries.set_state(conn, made, "stale", old.stale_reason)
     return made
+
+
+def _stage(conn: Connection, replaced: NDArray[np.int64], rows: NewRows) -> None:
+    conn.execute(STAGE)
+    columns = {"s2_id": "int8", "code": "halfvec", "has_prototype": "bool", "has_aerial": "bool"}
+    copy_arrays(conn, "pg_temp.refreshed_code", columns, [tuple(rows)])
+    copy_arrays(conn, "pg_temp.replaced_cell", {"s2_id": "int8"}, [(replaced,)])
+    conn.execute(ANALYZE)
