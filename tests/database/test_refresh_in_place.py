@@ -18,6 +18,7 @@ from geofix.codes.index import build_index
 from geofix.codes.refresh import refresh_region
 from geofix.database.engine import connect
 from geofix.database.queries import codes as code_queries
+from geofix.database.queries import refresh as queries
 
 
 def counted(conn, found):
@@ -185,3 +186,11 @@ def test_what_a_fault_left_in_the_index_counts_as_dead(conn, joint, other_photos
     conn.commit()
     made = refresh_region(conn, "live", around(*TOWNS[0]))
     assert made["index"]["dead_entries"] == 2 * made["changed"] > 0
+    # A new index has none of them; the table keeps the rows, which no later refresh counts again.
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    conn.commit()
+    build_index(conn, code_queries.find_code_set(conn, "live"), m=8, ef_construction=32)
+    conn.commit()
+    fresh = code_queries.find_code_set(conn, "live")
+    assert fresh.index_parameters["dead_before"] == 2 * made["changed"]
+    assert queries.dead_entries(conn, fresh) == 0

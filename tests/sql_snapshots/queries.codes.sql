@@ -37,6 +37,9 @@ UPDATE geofix.code_set SET state = %(state)s, stale_reason = %(reason)s WHERE co
 -- SET_INDEX
 UPDATE geofix.code_set SET index_parameters = %(parameters)s, bytes = %(bytes)s WHERE code_set_id = %(code_set_id)s
 
+-- DEAD_ROWS
+SELECT pg_stat_get_dead_tuples(to_regclass(%(leaf)s))
+
 -- SET_TEMPERATURE
 UPDATE geofix.code_set SET temperature = %(temperature)s, calibration = %(calibration)s WHERE code_set_id = %(code_set_id)s
 

@@ -54,7 +54,8 @@ ORDER BY s2_id
 ANALYZE pg_temp.refreshed_code, pg_temp.replaced_cell
 
 -- DEAD
-SELECT greatest(coalesce((index_parameters ->> 'dead_entries')::bigint, 0), pg_stat_get_dead_tuples(to_regclass(%(leaf)s)))
+SELECT greatest(coalesce((index_parameters ->> 'dead_entries')::bigint, 0),
+  pg_stat_get_dead_tuples(to_regclass(%(leaf)s)) - coalesce((index_parameters ->> 'dead_before')::bigint, 0))
 FROM geofix.code_set WHERE code_set_id = %(code_set_id)s
 
 -- REMOVE

@@ -51,6 +51,8 @@ ORDER BY b.s2_id
 """
 SET_STATE = "UPDATE geofix.code_set SET state = %(state)s, stale_reason = %(reason)s WHERE code_set_id = %(code_set_id)s"
 SET_INDEX = "UPDATE geofix.code_set SET index_parameters = %(parameters)s, bytes = %(bytes)s WHERE code_set_id = %(code_set_id)s"
+# Rows that are gone when an index is built do not come into it.
+DEAD_ROWS = "SELECT pg_stat_get_dead_tuples(to_regclass(%(leaf)s))"
 SET_TEMPERATURE = """
 UPDATE geofix.code_set SET temperature = %(temperature)s, calibration = %(calibration)s WHERE code_set_id = %(code_set_id)s
 """
@@ -304,6 +306,10 @@ def build_hnsw(
     )
     size = leaves.leaf_bytes(conn, "cell_code", code_set.code_set_id)
     parameters = {"method": "hnsw", "m": m, "ef_construction": ef_construction, "estimated_bytes": need}
+    leaf = leaves.leaf_name("cell_code", code_set.code_set_id)
+    dead = conn.execute(DEAD_ROWS, {"leaf": leaf}).fetchone()
+    if dead is not None and dead[0]:
+        parameters["dead_before"] = int(dead[0])
     set_index(conn, code_set.code_set_id, parameters, size)
     return size
 

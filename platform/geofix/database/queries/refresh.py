@@ -72,7 +72,8 @@ ORDER BY s2_id
 ANALYZE = "ANALYZE pg_temp.refreshed_code, pg_temp.replaced_cell"
 # What a transaction that was rolled back has left in the index, only the server's statistics know.
 DEAD = """
-SELECT greatest(coalesce((index_parameters ->> 'dead_entries')::bigint, 0), pg_stat_get_dead_tuples(to_regclass(%(leaf)s)))
+SELECT greatest(coalesce((index_parameters ->> 'dead_entries')::bigint, 0),
+  pg_stat_get_dead_tuples(to_regclass(%(leaf)s)) - coalesce((index_parameters ->> 'dead_before')::bigint, 0))
 FROM geofix.code_set WHERE code_set_id = %(code_set_id)s
 """
 REMOVE = """
