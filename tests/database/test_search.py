@@ -153,12 +153,39 @@ def test_hnsw_inside_a_region_stays_inside_and_loses_little(code_set, queries, n
         found = wanted = 0
         for query in queries:
             exact = {row[0] for row in search(conn, query, 10, region)}
-            near = {row[0] for row in search(conn, query, 10, region, exact_below=0)}
+            rows = search(conn, query, 10, region, exact_below=0)
+            near = {row[0] for row in rows}
             assert len(near) == len(exact)
+            assert [row[1] for row in rows] == sorted((row[1] for row in rows), reverse=True)
             lon, lat = s2.center(np.array(sorted(near)))
             assert shapely.covers(region, shapely.points(lon, lat)).all()
             found, wanted = found + len(exact & near), wanted + len(exact)
-        assert found >= 0.9 * wanted
+        assert found >= 0.98 * wanted
+
+
+def test_how_many_rows_are_wanted_and_read(db):
+    """The smaller the share, the more candidates, and the more rows it is worth to read instead."""
+    with connect("reader") as conn:
+        for k, cells, inside, rows, candidates, most in (
+            (10, 1_000_000, 1_000_000, 320, 100, 10_000),  # everywhere
+            (10, 1_000_000, 300_000, 320, 1067, 26_667),
+            (10, 1_000_000, 86_322, 320, 3707, 92_677),
+            (10, 1_000_000, 0, 320, 3.2e8, 8_000_000_000),
+            (1, 1_000_000, 500_000, 32, 100, 10_000),
+            (200, 1_000_000, 500_000, 1120, 2240, 56_000),
+        ):
+            wanted = conn.execute(
+                "SELECT rows_wanted(%s), candidates_wanted(%s, %s, %s)", (k, k, cells, inside)
+            )
+            found = wanted.fetchone()
+            assert found[0] == rows and round(found[1]) == candidates
+            read = conn.execute("SELECT read_up_to(10000, %s)", (found[1],)).fetchone()[0]
+            assert abs(read - most) <= 1
+        # None is forced, all are, and no number is too large.
+        found = conn.execute(
+            "SELECT read_up_to(0, 1e9), read_up_to(2147483647, 4e3), read_up_to(10000, 1e30)"
+        )
+        assert found.fetchone() == (0, 21_474_836_470, 10**15)
 
 
 def test_a_small_share_of_the_cells_is_read_row_by_row_a_large_one_by_the_index(code_set, queries):

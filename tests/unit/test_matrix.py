@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from geofix.codes import halves
 from geofix.codes import matrix as module
-from geofix.codes.halves import Widened
+from geofix.codes.halves import Direct, Widened, products
 from geofix.codes.matrix import CellMatrix
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.spatial import s2
@@ -203,11 +204,21 @@ def test_widened_halves_are_exact() -> None:
         )
 
 
-@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+@pytest.fixture(params=["numkong", "NumPy alone"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both ways of few queries: the library, and what a base install without it does."""
+    halves.summing_kernels.cache_clear()
+    if request.param == "numkong":
+        pytest.importorskip("numkong")
+    else:
+        monkeypatch.setitem(sys.modules, "numkong", None)  # the import fails
+    yield request.param
+    halves.summing_kernels.cache_clear()
+
+
 @pytest.mark.parametrize("shape", ["spread", "close", "negative", "same"])
-def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> None:
-    """Scored in float16 first: no row that float16 cannot tell from the best may be lost."""
-    pytest.importorskip("torch")
+def test_few_queries_equal_brute_force(shape: str, kernels: str, tmp_path: Path) -> None:
+    """Of codes spread and close, from a read-only map, everywhere and in slices of one row."""
     ids, codes, queries = make(n=12_000)
     if shape == "close":  # all scores within a few units in the last place of float16
         codes = (codes.astype(np.float32) * 1e-3 + codes[0].astype(np.float32)).astype(np.float16)
@@ -221,22 +232,65 @@ def test_one_query_by_torch_equals_brute_force(shape: str, tmp_path: Path) -> No
     held = CellMatrix.from_rows(ids, codes)
     CellMatrix.write(tmp_path / "m", [(held.ids, held.codes)])
     cells = CellMatrix.open(tmp_path / "m")
+    assert not cells.codes.flags.writeable
+    assert isinstance(products(queries, cells.codes, 100), Direct if kernels == "numkong" else Widened)
     low, high = s2.range_of(s2.parent(ids[:4], np.array([1, 1, 2, 3])))
-    for ranges in (None, np.stack([low, high], axis=1)):
-        keep = None if ranges is None else ((ids[:, None] >= low) & (ids[:, None] <= high)).any(axis=1)
+    alone = np.sort(ids)[::50]
+    for ranges in (None, np.stack([low, high], axis=1), np.stack([alone, alone], axis=1)):
+        inside = [] if ranges is None else [(ids >= a) & (ids <= b) for a, b in ranges]
+        keep = np.any(inside, axis=0) if inside else None
         for k in (1, 10, 200):
-            for few in (queries[:1], queries[:2]):
+            for few in (queries[:1], queries[:2], queries):
                 found, scores = cells.search(few, k, ranges)
                 expected, expected_scores = brute(ids, codes, few, k, keep)
                 np.testing.assert_array_equal(found, expected)
                 np.testing.assert_array_equal(scores, expected_scores)
-    assert not cells.codes.flags.writeable
-    near = halves.may_be_best(cells.codes, [(0, len(ids))], queries[0], 10)
-    if shape in ("same", "close"):  # more rows than are worth it: all are scored in float32
-        assert near is None
-    else:
-        assert near is not None and 10 <= len(near) < 200
-    assert halves.may_be_best(cells.codes, [(0, len(ids))], queries[0] * np.float32(1.00001), 10) is None
+
+
+def test_products_in_registers_are_those_of_float32() -> None:
+    """Every length of a row, and every finite float16 against NumPy's own conversion."""
+    kernels = pytest.importorskip("numkong")
+    rng = np.random.default_rng(0)
+    for length in (*range(1, 70), 255, 256, 258, 514):
+        codes = rng.standard_normal((41, length)).astype(np.float16)
+        queries = rng.standard_normal((3, length)).astype(np.float16)
+        expected = queries.astype(np.float64) @ codes[3:41].astype(np.float64).T
+        bound = np.linalg.norm(queries.astype(float), axis=1)[:, None] * np.linalg.norm(
+            codes[3:].astype(float), axis=1
+        )
+        found = Direct(kernels, queries, codes).scores(3, 41)
+        assert (np.abs(found - expected) <= length * 2.0**-24 * bound).all()
+        np.testing.assert_array_equal(Direct(kernels, queries, codes).scores(3, 41, slice(1, 2)), found[1:2])
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    codes = every[np.isfinite(every)].reshape(-1, 16)
+    for first in range(0, 16, 4):
+        queries = np.eye(16, dtype=np.float16)[first : first + 4]
+        found = Direct(kernels, queries, codes).scores(0, len(codes))
+        np.testing.assert_array_equal(found, codes.T[first : first + 4].astype(np.float32))
+
+
+def test_what_the_kernels_are_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many queries, such as float16 does not hold, codes of float32, and kernels that sum too coarsely."""
+    pytest.importorskip("numkong")
+    _, codes, queries = make(n=100)
+    exact = queries.astype(np.float16).astype(np.float32)
+    assert isinstance(products(exact, codes, 10), Direct)
+    for others, rows in (
+        (np.repeat(exact, 2, axis=0), codes),
+        (queries, codes),
+        (exact, codes.astype(np.float32)),
+    ):
+        assert isinstance(products(others, rows, 10), Widened)
+
+    class Coarse:
+        @staticmethod
+        def dot(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
+            out[:] = rows @ query  # in float16
+
+    monkeypatch.setitem(sys.modules, "numkong", Coarse)
+    halves.summing_kernels.cache_clear()
+    assert halves.summing_kernels() is None
+    halves.summing_kernels.cache_clear()
 
 
 def test_faults() -> None:

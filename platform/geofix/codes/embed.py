@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from geofix.errors import GeofixError, UsageError
-from geofix.imagery.photo import decode_photo
+from geofix.imagery.photo import decode_image
 from geofix.imagery.transforms import InputTransform
 from geofix.log import progress
 from geofix.models.encoder import Encoder
@@ -87,7 +87,7 @@ def load_input(loader: Loader, transform: InputTransform) -> npt.NDArray[np.floa
         with fsspec.open(source, "rb") as stream:
             source = bytes(stream.read(get_settings().max_photo_bytes + 1))
     if isinstance(source, (str, Path, bytes)):
-        source = decode_photo(source, max_side=transform.decode_side)
+        source = decode_image(source, max_side=transform.decode_side)
     return transform.apply(source)
 
 

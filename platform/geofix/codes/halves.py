@@ -1,35 +1,103 @@
 """Inner products with float16 codes on a CPU, at the speed of its memory, not of NumPy's conversion.
 
 NumPy turns float16 into float32 one number at a time, 1.8 ns each: nine tenths of a search. Two ways
-round it:
+round it, both summing in float32:
 
-- As integers: a half's bits, widened to 32 and moved up by 13, are those of the float32 of 2^-112 times its
-  value, once the copies of the sign are masked out; that holds for subnormals and zeros too. The factor goes
-  into the query. Products are those of float32, and torch is not needed.
-- By torch, where it is loaded: its product of float16 rows with one float16 query, summed in float32 and
-  rounded to float16 at the end. Too coarse to rank by, but the error has a bound (2^-11 of the score), so it
-  says which few rows can be among the best.
+- Few queries of float16, as every stored embedding is: the kernels of numkong, where it is installed,
+  convert in registers and write nothing but scores. They come with the extra that brings torch, without
+  which no photo becomes a query.
+- Otherwise as integers: a half's bits, widened to 32 and moved up by 13, are those of the float32 of 2^-112
+  times its value, once the copies of the sign are masked out; that holds for subnormals and zeros too. The
+  factor goes into the query. The widened block is then a matter for the product of float32.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+Codes = npt.NDArray[Any]
 
 WIDE_BYTES = 1_048_576  # of codes widened at a time for a few queries: they stay in the second-level cache
+_HALF_BYTES = 524_288  # of codes that several queries meet one after the other: half of that cache
 _MANY = 8  # queries from which a whole block is: threads of the product meet once per block, not 16 times
 _SCALE = np.float32(2.0**112)
 _LARGEST = 2.0**15  # of a query's components; 2^112 times more would not fit a float32
 _MASK = np.array(0x8FFFE000, np.uint32).view(np.int32)[()]
-_FEWEST = 4096  # rows; below, one product in float32 is as fast
+
+
+class Products(Protocol):
+    """Inner products of some queries with ranges of rows."""
+
+    def scores(self, start: int, stop: int, asked: slice = ...) -> Scores:
+        """Inner products (q, stop - start) of some queries with the rows [start, stop), in float32."""
+
+
+def products(queries: Scores, codes: Codes, rows: int) -> Products:
+    """The fastest way for these queries.
+
+    Args:
+        queries: (q, D) float32.
+        codes: (n, D) float16 or float32.
+        rows: The longest block that scores are asked of.
+    """
+    if len(queries) < _MANY and codes.dtype == np.float16 and codes.flags.c_contiguous and codes.shape[1]:
+        kernels = summing_kernels()
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is told apart
+            halves = queries.astype(np.float16)
+        if kernels is not None and np.array_equal(halves, queries):
+            return Direct(kernels, halves, codes)
+    return Widened(queries, codes, rows)
+
+
+class Direct:
+    """Products of few float16 queries with float16 codes, row by row, by numkong.
+
+    Args:
+        kernels: The module, see `summing_kernels`.
+        queries: (q, D) float16.
+        codes: (n, D) float16, contiguous; may be a memory map.
+    """
+
+    def __init__(self, kernels: Any, queries: npt.NDArray[np.float16], codes: Codes) -> None:
+        self._dot = kernels.dot
+        self._queries = queries
+        self._codes = np.asarray(codes)  # a plain array: slices of a memory map are slow to make
+        self._step = max(1, _HALF_BYTES // (2 * codes.shape[1]))
+
+    def scores(self, start: int, stop: int, asked: slice = slice(None)) -> Scores:
+        """Inner products (q, stop - start) of some queries with the rows [start, stop), in float32."""
+        queries = self._queries[asked]
+        found = np.empty((len(queries), stop - start), np.float32)
+        step = self._step if len(queries) > 1 else max(1, stop - start)
+        for first in range(start, stop, step):
+            block = self._codes[first : min(first + step, stop)]
+            for query, row in zip(queries, found[:, first - start : first - start + len(block)], strict=True):
+                self._dot(block, query, out=row)
+        return found
+
+
+@cache
+def summing_kernels() -> Any:
+    """The module numkong, or None where it is not installed or sums more coarsely than float32 on this CPU.
+
+    It has other kernels for other processors. Sums of D products in float32 err by at most
+    D 2^-24 |query| |code|; this asks for that, by vectors of length 1.
+    """
+    try:
+        import numkong
+    except ImportError:
+        return None
+    made = np.random.default_rng(0).standard_normal((65, 256))
+    halves = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
+    found = np.empty(64, np.float32)
+    numkong.dot(halves[1:], halves[0], out=found)
+    error = np.abs(found - halves[1:].astype(np.float64) @ halves[0].astype(np.float64)).max()
+    return numkong if error <= 256 * 2.0**-24 else None
 
 
 class Widened:
@@ -41,7 +109,7 @@ class Widened:
         rows: The longest block.
     """
 
-    def __init__(self, queries: Scores, codes: npt.NDArray[Any], rows: int) -> None:
+    def __init__(self, queries: Scores, codes: Codes, rows: int) -> None:
         largest = float(np.abs(queries).max(initial=0.0))
         self._shift = codes.dtype == np.float16 and largest < _LARGEST and codes.flags.c_contiguous
         self._queries = queries * _SCALE if self._shift else queries
@@ -70,57 +138,3 @@ class Widened:
         np.left_shift(wide, 13, out=wide)
         np.bitwise_and(wide, _MASK, out=wide)
         return wide.view(np.float32)
-
-
-def may_be_best(codes: npt.NDArray[Any], slices: list[tuple[int, int]], query: Scores, k: int) -> Rows | None:
-    """Rows that hold the k best of some slices for one query (D,), and few others; None where it cannot tell.
-
-    It can where torch is loaded, the codes are a float16 array, and the query is one of float16 (as every
-    stored embedding is). Sums in float32 err by at most D 2^-24 |query| |code|, which the cut allows for
-    codes of length up to 2; completed codes have length 1.
-    """
-    torch = sys.modules.get("torch")
-    scope = sum(stop - start for start, stop in slices)
-    if torch is None or codes.dtype != np.float16 or scope < max(_FEWEST, 8 * k):
-        return None
-    half = query.astype(np.float16)
-    if not (codes.flags.c_contiguous and np.array_equal(half, query)):
-        return None
-    _told_of_read_only()
-    whole, asked = torch.from_numpy(np.asarray(codes)), torch.from_numpy(half)
-    found = torch.empty(scope, dtype=torch.float16)
-    done = 0
-    for start, stop in slices:
-        torch.mv(whole[start:stop], asked, out=found[done : done + stop - start])
-        done += stop - start
-    group = min(256, scope // (4 * k))
-    # k groups hold a row of this score or more, so the k-th best is no worse.
-    least = float(found[: scope - scope % group].view(-1, group).amax(1).float().topk(k).values[-1])
-    error = 2.0**-10 * abs(least) * 1.01 + codes.shape[1] * 2.0**-23 * float(np.linalg.norm(query))
-    cut = np.nextafter(np.float16(least - error), np.float16(-np.inf))
-    near = torch.nonzero(found >= float(cut)).numpy()[:, 0]
-    if not np.isfinite(least) or len(near) > 4096 + 64 * k:
-        return None
-    return _rows_at(near, slices)
-
-
-def _rows_at(places: Rows, slices: list[tuple[int, int]]) -> Rows:
-    """Rows of places in slices laid end to end."""
-    bounds = np.array(slices, dtype=np.int64)
-    before = np.concatenate([[0], np.cumsum(bounds[:, 1] - bounds[:, 0])])
-    piece = np.searchsorted(before, places, side="right") - 1
-    rows: Rows = places - before[piece] + bounds[piece, 0]
-    return rows
-
-
-@cache
-def _told_of_read_only() -> None:
-    """Let torch give its warning of arrays that it must not write to, once per process, where nobody sees it.
-
-    Memory maps are such arrays; the product above writes to none.
-    """
-    held = np.zeros(1, np.float16)
-    held.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sys.modules["torch"].from_numpy(held)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geofix.codes.halves import Widened, may_be_best
+from geofix.codes.halves import Direct, Products, products
 from geofix.codes.matrixfiles import Chunk, open_files, write_files
 from geofix.codes.topk import TopK, pack_keys_torch
 from geofix.errors import BadInputError, UsageError
@@ -22,8 +22,8 @@ Ranges = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 32_000_000  # of one float32 block of codes
 _BLOCK_ROWS = 16_384  # scores of one block of 128 queries stay near 8 MB
+_LONGER = 8  # times as long a block may be of which nothing but scores of a few queries is written
 _QUERIES = 128  # at a time
-_FEW = 2  # queries up to which a product in float16 each beats widening the codes once
 _MARGIN = 16  # rows beyond k that are scored again in float64
 
 
@@ -153,9 +153,7 @@ class CellMatrix:
 
         Every row in scope is scored in float32; the best k + 16 are scored again in float64 and ordered by
         that score rounded to float32, so equal codes tie exactly. Only where float32 rounding (about 1e-7 for
-        unit vectors) separates the last place from more than 16 rows can the last place differ. One or two
-        queries are first scored in float16 where torch is loaded; then every row that this error (2^-11 of a
-        score) leaves a chance is scored again.
+        unit vectors) separates the last place from more than 16 rows can the last place differ.
 
         Args:
             queries: (q, D) floats.
@@ -179,15 +177,6 @@ class CellMatrix:
             shape = (len(vectors), min(k, scope))
             return np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
         wanted = min(k, scope)
-        if len(vectors) <= _FEW and isinstance(self.codes, np.ndarray):
-            near = [may_be_best(self.codes, slices, vector, wanted) for vector in vectors]
-            ranked = [
-                self._ranked(vector[None], rows[None], wanted)
-                for vector, rows in zip(vectors, near, strict=True)
-                if rows is not None
-            ]
-            if len(ranked) == len(vectors):
-                return np.concatenate([r for r, _ in ranked]), np.concatenate([s for _, s in ranked])
         return self._ranked(vectors, self._candidates(vectors, slices, kept), wanted)
 
     def _ranked(self, vectors: Scores, rows: Ids, k: int) -> tuple[Ids, Scores]:
@@ -204,10 +193,10 @@ class CellMatrix:
                 for first, keys in self._keys(vectors, start, stop, k):
                     best.add(keys, first)
             return best.rows()
-        widened = Widened(vectors, self.codes, _BLOCK_ROWS)
-        for start, stop in self._blocks(slices):
+        scored = products(vectors, self.codes, _BLOCK_ROWS)
+        for start, stop in self._blocks(slices, scored):
             for first in range(0, len(vectors), _QUERIES):
-                best.add_scores(widened.scores(start, stop, slice(first, first + _QUERIES)), start, first)
+                best.add_scores(scored.scores(start, stop, slice(first, first + _QUERIES)), start, first)
         return best.rows()
 
     def score_blocks(
@@ -215,12 +204,12 @@ class CellMatrix:
     ) -> Iterator[tuple[Ids, Scores]]:
         """All scores in scope, block by block in id order: ids (b,) and float32 scores (q, b)."""
         vectors = self._queries(queries)
-        widened = Widened(vectors, self.codes, _BLOCK_ROWS) if isinstance(self.codes, np.ndarray) else None
+        scored = products(vectors, self.codes, _BLOCK_ROWS) if isinstance(self.codes, np.ndarray) else None
         for start, stop in self._blocks(self.slices(ranges)):
-            if widened is None:
+            if scored is None:
                 yield self.ids[start:stop], vectors @ self._float_block(start, stop).T
             else:
-                yield self.ids[start:stop], widened.scores(start, stop)
+                yield self.ids[start:stop], scored.scores(start, stop)
 
     def _queries(self, queries: npt.ArrayLike) -> Scores:
         vectors = np.atleast_2d(np.asarray(queries, dtype=np.float32))
@@ -236,11 +225,22 @@ class CellMatrix:
     def _block_rows(self) -> int:
         return max(1, _BLOCK_BYTES // (4 * self.dimension))
 
-    def _blocks(self, slices: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        step = min(self._block_rows(), _BLOCK_ROWS) if isinstance(self.codes, np.ndarray) else 1_048_576
+    def _blocks(
+        self, slices: list[tuple[int, int]], scored: Products | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Parts of the slices; the first is short, since every row of it is better than none so far."""
+        if not isinstance(self.codes, np.ndarray):
+            step = most = 1_048_576
+        else:
+            step = min(self._block_rows(), _BLOCK_ROWS)
+            most = step * _LONGER if isinstance(scored, Direct) else step
+        done = 0
         for start, stop in slices:
-            for first in range(start, stop, step):
-                yield first, min(first + step, stop)
+            while start < stop:
+                end = min(start + max(step, min(most, done)), stop)
+                yield start, end
+                done += end - start
+                start = end
 
     def _keys(
         self, vectors: Scores, start: int, stop: int, k: int

@@ -177,7 +177,19 @@ def decode_photo(
     max_pixels: int | None = None,
     max_bytes: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Pixels of a photo, upright.
+    """Pixels of a photo, upright: (h, w, 3) RGB uint8. See `decode_image`."""
+    image = decode_image(source, max_side=max_side, max_pixels=max_pixels, max_bytes=max_bytes)
+    return np.array(image, dtype=np.uint8)
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_side: int | None = None,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+) -> Image.Image:
+    """A photo, upright, as Pillow holds it: what resizes next need not copy it.
 
     Args:
         source: A file, or its bytes.
@@ -187,7 +199,7 @@ def decode_photo(
         max_bytes: As for `read_photo_info`.
 
     Returns:
-        (h, w, 3) RGB uint8.
+        Eight-bit RGB.
 
     Raises:
         BadPhoto: With its reason.
@@ -205,7 +217,7 @@ def decode_photo(
         rgb = _to_rgb(image)
         if max_side is not None:
             rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=None)
-        return np.array(_upright(rgb, orientation), dtype=np.uint8)
+        return _upright(rgb, orientation)
 
 
 def decode_photo_at(uri: str, *, max_side: int | None = None) -> NDArray[np.uint8]:

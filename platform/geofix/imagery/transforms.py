@@ -122,8 +122,11 @@ class InputTransform:
     def apply(self, photo: npt.NDArray[np.uint8] | Image.Image) -> npt.NDArray[np.float32]:
         """Turn one RGB photo (h, w, 3) uint8, or a Pillow image, into float32 (3, height, width)."""
         image = _as_image(photo)
-        image = self._crop(image) if self.fit == "center" else self._resize(image, self.size)
-        planes = np.asarray(image).transpose(2, 0, 1)
+        cut = self._crop(image) if self.fit == "center" else self._resize(image, self.size)
+        return self.scaled(np.asarray(cut).transpose(2, 0, 1))
+
+    def scaled(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Planes (3, height, width) of red, green and blue, in the model's order, scaled and normalised."""
         if self.channels == "bgr":
             planes = planes[::-1]
         # Plane by plane and in place: with three channels last, NumPy's inner loop would have three steps.
@@ -132,6 +135,14 @@ class InputTransform:
         pixels -= np.array(self.mean, np.float32)[:, None, None]
         pixels /= np.array(self.std, np.float32)[:, None, None]
         return pixels
+
+    def placed(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size (height, width) that a photo of this size is resized to, and (top, left) of the crop in it."""
+        if self.fit == "squash":
+            return self.size, (0, 0)
+        tall, wide = _resized(height, width, self.size, self.crop)
+        # Half a pixel is rounded to the even number, as torchvision's CenterCrop does.
+        return (tall, wide), (round((tall - self.size[0]) / 2), round((wide - self.size[1]) / 2))
 
     def apply_plane(self, plane: Image.Image) -> npt.NDArray[np.float32]:
         """Resize and crop a grey picture of labels as `apply` does a photo: (height, width), values as given.
@@ -149,11 +160,8 @@ class InputTransform:
         return image.resize((width, height), _FILTERS[self.interpolation])
 
     def _crop(self, image: Image.Image) -> Image.Image:
-        height, width = self.size
-        scaled = self._resize(image, _resized(image.height, image.width, self.size, self.crop))
-        # Half a pixel is rounded to the even number, as torchvision's CenterCrop does.
-        top, left = round((scaled.height - height) / 2), round((scaled.width - width) / 2)
-        return scaled.crop((left, top, left + width, top + height))
+        size, (top, left) = self.placed(image.height, image.width)
+        return self._resize(image, size).crop((left, top, left + self.size[1], top + self.size[0]))
 
 
 def _resized(height: int, width: int, size: tuple[int, int], crop: float) -> tuple[int, int]:

@@ -6,6 +6,7 @@
 -- Earlier forms of what is below.
 DROP FUNCTION IF EXISTS geofix.scope_condition(bigint, public.geometry);
 DROP FUNCTION IF EXISTS geofix.s2_refine(bigint[], public.geometry, integer, integer);
+DROP FUNCTION IF EXISTS geofix.s2_refine(bigint[], bigint[], public.geometry, integer, integer);
 
 -- Leaf ids lo to hi, both inclusive, as a range. No bigint follows the last leaf of face 3: there the end is exclusive,
 -- which takes away that one leaf, a centimetre wide.
@@ -14,10 +15,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN int8range(lo, CASE WHEN hi < 9223372036854775807 THEN hi + 1 ELSE hi END);
 
 -- Splits cells that cross the border into their children, until more ranges than asked for would result or the finest
--- level is reached. `done` are cells wholly inside.
-CREATE OR REPLACE FUNCTION geofix.s2_refine(
-  done bigint[], border bigint[], region public.geometry, max_ranges integer, finest_level integer
-) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+-- level is reached. `done` are cells wholly inside. Both lists come back.
+CREATE OR REPLACE FUNCTION geofix.s2_split(
+  INOUT done bigint[], INOUT border bigint[], region public.geometry, max_ranges integer, finest_level integer)
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
   next_done bigint[];
@@ -45,7 +45,6 @@ BEGIN
     done := done || next_done;
     border := next_border;
   END LOOP;
-  RETURN QUERY SELECT m.lo, m.hi, m.inside FROM geofix.s2_merge(done, border) AS m ORDER BY m.lo;
 END $$;
 
 -- Neighbouring cells of one kind become one range. Too many ranges are the caller's matter.
@@ -53,9 +52,11 @@ CREATE OR REPLACE FUNCTION geofix.s2_merge(inside_cells bigint[], border_cells b
 RETURNS TABLE (lo bigint, hi bigint, inside boolean)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   WITH cell AS (
-    SELECT (geofix.s2_range(u.id)).*, true AS inside FROM unnest(inside_cells) AS u(id)
+    -- First and last leaf: no bigint follows the last leaf of face 3, so the one is taken off first.
+    SELECT u.id - ((u.id & -u.id) - 1) AS lo, u.id + ((u.id & -u.id) - 1) AS hi, true AS inside
+    FROM unnest(inside_cells) AS u(id)
     UNION ALL
-    SELECT (geofix.s2_range(u.id)).*, false FROM unnest(border_cells) AS u(id)
+    SELECT u.id - ((u.id & -u.id) - 1), u.id + ((u.id & -u.id) - 1), false FROM unnest(border_cells) AS u(id)
   ), marked AS (
     -- Consecutive leaf ids differ by two.
     SELECT c.*, CASE WHEN lag(c.hi) OVER w + 2 = c.lo AND lag(c.inside) OVER w = c.inside THEN 0 ELSE 1 END AS starts
@@ -74,6 +75,8 @@ DECLARE
   span double precision;
   start_level integer;
   start bigint[];
+  done bigint[];
+  border bigint[];
 BEGIN
   IF region IS NULL OR public.ST_IsEmpty(region) THEN
     RETURN;
@@ -99,67 +102,115 @@ BEGIN
         public.ST_YMin(region) + j * (public.ST_YMax(region) - public.ST_YMin(region)) / 4, start_level) AS id) AS s,
       LATERAL (SELECT s.id UNION ALL SELECT nb.id FROM geofix.s2_neighbors(s.id) AS nb(id)) AS n);
   END IF;
-  RETURN QUERY
-    WITH c AS (
-      SELECT k.id, public.ST_Covers(region, k.geom) AS covered
-      FROM (SELECT u.id, geofix.s2_polygon(u.id) AS geom FROM unnest(start) AS u(id)) AS k
-      WHERE public.ST_Intersects(region, k.geom)
-    )
-    SELECT r.lo, r.hi, r.inside
-    FROM geofix.s2_refine(ARRAY(SELECT c.id FROM c WHERE c.covered), ARRAY(SELECT c.id FROM c WHERE NOT c.covered),
-                          region, max_ranges, 30) AS r;
+  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.covered), '{}'),
+         coalesce(array_agg(c.id) FILTER (WHERE NOT c.covered), '{}')
+    INTO done, border
+    FROM (SELECT k.id, public.ST_Covers(region, k.geom) AS covered
+          FROM (SELECT u.id, geofix.s2_polygon(u.id) AS geom FROM unnest(start) AS u(id)) AS k
+          WHERE public.ST_Intersects(region, k.geom)) AS c;
+  SELECT f.done, f.border INTO done, border FROM geofix.s2_split(done, border, region, max_ranges, 30) AS f;
+  RETURN QUERY SELECT m.lo, m.hi, m.inside FROM geofix.s2_merge(done, border) AS m ORDER BY m.lo;
 END $$;
 
 -- For the search: start from the blocks of one code set, whose outlines are stored, so that empty land costs nothing.
 -- Blocks on the border are split while that spares more tests of centres than it costs: four outlines take as long as
--- a dozen centres, and half of the cells of a part can be spared. Neighbouring ranges of one kind become one where no cell of the set lies between them. A region that
--- crosses many blocks has as many ranges as it needs, whatever max_ranges says.
-CREATE OR REPLACE FUNCTION geofix.code_set_covering(
-  set_id bigint, region public.geometry, max_ranges integer DEFAULT 64
-) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+-- a dozen centres, and half of the cells of a part can be spared. Neighbouring ranges of one kind become one where no
+-- cell of the set lies between them. A region that crosses many blocks has as many ranges as it needs, whatever
+-- max_ranges says. `cells` is how many cells a range has in the region, estimated from the blocks' counts as if cells
+-- were spread evenly in each and half of those on the border were inside.
+-- What takes the time is the number of blocks: outlines are compared once with the region where it covers them, and
+-- ids are only added to and masked, as a call of a function a block costs more than all the rest.
+CREATE OR REPLACE FUNCTION geofix.code_set_pieces(set_id bigint, region public.geometry, max_ranges integer)
+RETURNS TABLE (lo bigint, hi bigint, inside boolean, cells double precision)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+-- The values say little that the planner could use, and planning for each took as long as a small region.
+SET plan_cache_mode = force_generic_plan
+AS $$
 DECLARE
+  parts integer := public.ST_NumGeometries(region);
+  ids bigint[];
+  whole boolean[];  -- every cell of it is inside
+  counts double precision[];
+  on_border double precision;  -- cells a block there
+  borders integer;
   done bigint[];
   border bigint[];
+  set_level integer;
+  first_level integer;  -- of the blocks
   finest_level integer;
   span bigint;  -- of a block's ids
 BEGIN
-  SELECT coalesce(array_agg(c.s2_id) FILTER (WHERE c.covered), '{}'),
-         coalesce(array_agg(c.s2_id) FILTER (WHERE NOT c.covered), '{}'),
-         least(min(c.level), min(c.block_level)
-               + greatest(0, ceil(ln(avg(c.cells) FILTER (WHERE NOT c.covered) / 24) / ln(4))))::integer,
-         2 * (1::bigint << (60 - 2 * min(c.block_level)::integer))
-    INTO done, border, finest_level, span
-    FROM (SELECT b.s2_id, b.cells, s.level, s.block_level, public.ST_Covers(region, b.geom) AS covered
-          FROM geofix.cell_block b JOIN geofix.code_set s USING (code_set_id)
-          WHERE b.code_set_id = set_id AND public.ST_Intersects(region, b.geom)) AS c;
+  SELECT s.level, s.block_level INTO set_level, first_level FROM geofix.code_set s WHERE s.code_set_id = set_id;
+  SELECT array_agg(c.s2_id), array_agg(c.covered), array_agg(c.cells),
+         avg(c.cells) FILTER (WHERE NOT c.covered), count(*) FILTER (WHERE NOT c.covered)
+    INTO ids, whole, counts, on_border, borders
+    FROM (SELECT n.s2_id, n.cells, n.geom, public.ST_Covers(region, n.geom) AS covered
+          FROM (SELECT b.s2_id, b.cells, b.geom FROM geofix.cell_block b
+                WHERE parts <= 1 AND b.geom OPERATOR(public.&&) region
+                  AND b.code_set_id + 0 = set_id  -- not by the key, which holds all blocks of the set
+                UNION ALL
+                -- Part by part: the box around a country with islands on both sides of an ocean holds half the world.
+                SELECT DISTINCT ON (b.s2_id) b.s2_id, b.cells, b.geom
+                FROM public.ST_Dump(region) AS part JOIN geofix.cell_block b ON b.geom OPERATOR(public.&&) part.geom
+                WHERE parts > 1 AND b.code_set_id + 0 = set_id) AS n
+          OFFSET 0) AS c
+    WHERE c.covered OR public.ST_Intersects(region, c.geom);
+  finest_level := least(set_level, first_level + greatest(0, ceil(ln(on_border / 24) / ln(4))));
+  span := 2 * (1::bigint << (60 - 2 * first_level));
+  IF borders BETWEEN 1 AND max_ranges AND finest_level > first_level THEN
+    SELECT f.done, f.border INTO done, border
+      FROM geofix.s2_split(ARRAY(SELECT u.id FROM unnest(ids, whole) AS u(id, covered) WHERE u.covered),
+                           ARRAY(SELECT u.id FROM unnest(ids, whole) AS u(id, covered) WHERE NOT u.covered),
+                           region, max_ranges, finest_level) AS f;
+    SELECT array_agg(p.id), array_agg(p.covered), array_agg(b.cells * (p.id & -p.id) / (b.id & -b.id)::double precision)
+      INTO ids, whole, counts
+      FROM (SELECT u.id, true AS covered FROM unnest(done) AS u(id)
+            UNION ALL SELECT u.id, false FROM unnest(border) AS u(id)) AS p
+      JOIN unnest(ids, counts) AS b(id, cells) ON b.id = geofix.s2_parent(p.id, first_level);
+  END IF;
   RETURN QUERY
-    WITH piece AS (
-      SELECT r.lo, r.hi, r.inside, lag(r.hi) OVER w AS end_before, lag(r.inside) OVER w AS inside_before
-      FROM geofix.s2_refine(done, border, region, max_ranges, finest_level) AS r WINDOW w AS (ORDER BY r.lo)
+    WITH cell AS (
+      SELECT u.id - ((u.id & -u.id) - 1) AS lo, u.id + ((u.id & -u.id) - 1) AS hi, u.covered,
+             CASE WHEN u.covered THEN u.n ELSE u.n / 2 END AS n
+      FROM unnest(ids, whole, counts) AS u(id, covered, n)
+    ), before AS (
+      SELECT c.*, lag(c.hi) OVER w AS hi_before, lag(c.covered) OVER w AS covered_before FROM cell c WINDOW w AS (ORDER BY c.lo)
     ), marked AS (
-      SELECT p.*, CASE WHEN p.inside = p.inside_before
-          AND p.lo & (span - 1) = 1 AND p.end_before & (span - 1) = span - 1  -- between whole blocks
+      SELECT m.*, CASE WHEN m.covered = m.covered_before AND (
+          m.hi_before + 2 = m.lo  -- leaf ids differ by two
+          OR m.lo & (span - 1) = 1 AND m.hi_before & (span - 1) = span - 1  -- between whole blocks
           AND NOT EXISTS (SELECT FROM geofix.cell_block b WHERE b.code_set_id = set_id
-                          AND b.s2_id > p.end_before AND b.s2_id < p.lo)
+                          AND b.s2_id > m.hi_before AND b.s2_id < m.lo))
         THEN 0 ELSE 1 END AS starts
-      FROM piece p
+      FROM before m
     ), grouped AS (
       SELECT m.*, sum(m.starts) OVER (ORDER BY m.lo) AS island FROM marked m
     )
-    SELECT min(g.lo), max(g.hi), bool_and(g.inside) FROM grouped g GROUP BY g.island ORDER BY 1;
+    SELECT min(g.lo), max(g.hi), bool_and(g.covered), sum(g.n) FROM grouped g GROUP BY g.island ORDER BY 1;
 END $$;
 
--- How many of the best everywhere hold the best k of a region, with room for what a graph misses when a filter takes most
--- of what it meets: of a million cells, 100 candidates kept 0.98 of the best ten in a region of 30 % and 0.8 in one of
--- 3 %, 1,000 candidates 0.997 and 0.97.
+CREATE OR REPLACE FUNCTION geofix.code_set_covering(
+  set_id bigint, region public.geometry, max_ranges integer DEFAULT 64
+) RETURNS TABLE (lo bigint, hi bigint, inside boolean)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT p.lo, p.hi, p.inside FROM geofix.code_set_pieces(set_id, region, max_ranges) AS p
+$$;
+
+-- How many rows of a region a graph is asked for, of which the best k are taken. It goes on until it has them, since it
+-- keeps 1,000 candidates at most and misses some of the last of those: in regions of 5 to 30 % of a million cells the
+-- 1,000 best everywhere held all of the best ten there, what the graph took for them 0.988 in one.
+CREATE OR REPLACE FUNCTION geofix.rows_wanted(k integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(32 * k::bigint, 320 + 4 * k::bigint, 2147483647)::integer;
+
+-- How many candidates hold so many rows of a region.
 CREATE OR REPLACE FUNCTION geofix.candidates_wanted(k integer, cells bigint, in_scope bigint) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN in_scope >= cells THEN greatest(100, 2.0 * k)
-            ELSE greatest(100, 32.0 * k * cells / greatest(in_scope, 1)) END;
+            ELSE greatest(100, geofix.rows_wanted(k)::double precision * cells / greatest(in_scope, 1)) END;
 
--- Up to how many cells in scope every one is read. Beyond 4,000 candidates a graph, which keeps 1,000 at most, loses too
--- many: reading ten times as many rows as usual is the smaller harm.
+-- Up to how many cells in scope every one is read, which finds all: 25 take as long as one candidate of a graph of a
+-- million cells, some 10 where all of it is in the server's own memory.
 CREATE OR REPLACE FUNCTION geofix.read_up_to(exact_below integer, candidates double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN exact_below::bigint * CASE WHEN candidates > 4000 THEN 10 ELSE 1 END;
+RETURN least(exact_below * greatest(1, candidates / 400), 1e15)::bigint;

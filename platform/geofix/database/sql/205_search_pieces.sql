@@ -126,13 +126,10 @@ BEGIN
   END IF;
   in_scope := (SELECT sum(u.n) FROM unnest(cells) AS u(n));
   -- Each piece is asked as search_cells asks a set of its own, by the share of its cells that is in scope: one with few
-  -- exactly; so is one whose scan gave up before it had found k, however many the others gave. Of the candidates wanted
-  -- this share comes back.
+  -- exactly; so is one whose scan gave up before it had found k, however many the others gave.
   SELECT array_agg(NOT coalesce(u.n > geofix.read_up_to(exact_below, geofix.candidates_wanted(k, u.whole, u.n))
                                 AND chosen.index_parameters ? 'm', false) ORDER BY u.i),
-         array_agg(CASE WHEN u.n < u.whole
-                          THEN greatest(k, least(1000, geofix.candidates_wanted(k, u.whole, u.n)) * u.n / u.whole)
-                        WHEN k > 50 THEN 2 * k ELSE k END::integer ORDER BY u.i)
+         array_agg(CASE WHEN u.n < u.whole THEN geofix.rows_wanted(k) WHEN k > 50 THEN 2 * k ELSE k END::integer ORDER BY u.i)
     INTO exact, most FROM unnest(cells, wholes) WITH ORDINALITY AS u(n, whole, i);
   PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
   LOOP

@@ -16,22 +16,17 @@ BEGIN
 END $$;
 
 -- The ids of a region's cells in a code set: those wholly inside, those on the border, which are to be tested by their
--- centre, and how many cells there are, estimated from the blocks' counts as if cells were spread evenly in each.
+-- centre, and how many cells there are, estimated. PL/pgSQL keeps the plan from call to call, SQL would not.
 CREATE OR REPLACE FUNCTION geofix.code_set_scope(
   chosen geofix.code_set, region public.geometry, OUT sure int8multirange, OUT border int8multirange, OUT cells bigint)
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  WITH covering AS MATERIALIZED (
-    SELECT c.lo, c.hi, c.inside, geofix.s2_ids(c.lo, c.hi) AS ids
-    FROM geofix.code_set_covering(chosen.code_set_id, region) AS c
-  )
-  SELECT coalesce((SELECT range_agg(c.ids) FROM covering c WHERE c.inside), '{}'),
-         coalesce((SELECT range_agg(c.ids) FROM covering c WHERE NOT c.inside), '{}'),
-         (SELECT coalesce(round(sum(
-            b.cells * CASE WHEN c.inside THEN 1 ELSE 0.5 END
-            * (least(b.hi, c.hi) - greatest(b.lo, c.lo) + 2) / (b.hi - b.lo + 2)::float8)), 0)::bigint
-          FROM covering c JOIN geofix.cell_block b ON b.code_set_id = chosen.code_set_id
-            AND b.s2_id BETWEEN geofix.s2_parent(c.lo, chosen.block_level) AND geofix.s2_parent(c.hi, chosen.block_level))
-$$;
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+  SELECT coalesce(range_agg(geofix.s2_ids(p.lo, p.hi)) FILTER (WHERE p.inside), '{}'),
+         coalesce(range_agg(geofix.s2_ids(p.lo, p.hi)) FILTER (WHERE NOT p.inside), '{}'),
+         coalesce(round(sum(p.cells)), 0)
+    INTO sure, border, cells
+    FROM geofix.code_set_pieces(chosen.code_set_id, region, 64) AS p;
+END $$;
 
 -- A query of D dimensions is completed by 1 (the bias takes part) and 0 (the norm completion does not).
 CREATE OR REPLACE FUNCTION geofix.completed_query(asked public.halfvec, dimension integer, caller text)
@@ -67,7 +62,7 @@ CREATE OR REPLACE FUNCTION geofix.search_cells(
   rank integer, s2_id bigint, score double precision, geom public.geometry, method text, cells_in_scope bigint)
 LANGUAGE plpgsql STABLE
 SET hnsw.ef_search = 100
-SET hnsw.iterative_scan = strict_order
+SET hnsw.iterative_scan = relaxed_order
 AS $$
 DECLARE
   chosen geofix.code_set;
@@ -104,16 +99,20 @@ BEGIN
     how := 'hnsw';
     -- Without a filter a scan need not go on after the first candidates, which spares a quarter of its time.
     PERFORM set_config('hnsw.ef_search', least(1000, ceil(candidates))::text, true),
-            set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'strict_order' END, true);
-    -- The cast makes the expression that of the index; without it the planner scans every row.
+            set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'relaxed_order' END, true);
+    -- The cast makes the expression that of the index; without it the planner scans every row. MATERIALIZED: a scan
+    -- that goes on finds better rows than it gave, which the planner does not know, so all are taken and sorted again.
     EXECUTE format(
-      'SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id) FROM (
+      'WITH near AS MATERIALIZED (
          SELECT s2_id, (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 AS d FROM geofix.cell_code
          WHERE code_set_id = %2$s AND (%3$s)
-         ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT $2) AS near',
+         ORDER BY (code::public.halfvec(%1$s)) OPERATOR(public.<#>) $1 LIMIT $6)
+       SELECT array_agg(s2_id ORDER BY d, s2_id), array_agg(d ORDER BY d, s2_id)
+       FROM (SELECT s2_id, d FROM near ORDER BY d, s2_id LIMIT $2) AS best',
       chosen.dimension, chosen.code_set_id, CASE WHEN region IS NULL THEN 'true' ELSE
         's2_id <@ $3 OR s2_id <@ $4 AND public.ST_Covers($5, geofix.s2_center(s2_id))' END)
-      INTO ids, distances USING asked, k, sure, border, region;
+      INTO ids, distances USING asked, k, sure, border, region,
+        CASE WHEN candidates <= 1250 THEN k ELSE geofix.rows_wanted(k) END;  -- a quarter more than it keeps
   END IF;
   IF how = 'exact' OR coalesce(cardinality(ids), 0) < least(k, in_scope) THEN
     -- Few cells, no index, or a scan that gave up early. Without the cast no index can answer: every row is read.
