@@ -2,8 +2,8 @@
 
 Times are taken in the browser (`performance.now()`, which begins with the navigation). A page is answered
 when the message arrives that its script has ended, and done when also everything it must show stands in the
-document and the next frame is drawn. Without a GPU Chromium draws maps in software, a second or two of both
-cores for one of 5,000 cells: that is in the second time and not in the first.
+document, what maps fetch was read, and the next frames are drawn. Without a GPU Chromium draws maps in
+software, a second or two of both cores for a first one: that is in the second time and not in the first.
 
 That a script ran to its end is read from the messages of the server (Streamlit's `ForwardMsg`, field
 `script_finished`): the mark in the document, `data-test-script-state`, does not tell. Begin and end of a run
@@ -36,7 +36,24 @@ PATIENCE_MS = 300_000
 # (8 * number + kind), then a number (kind 0) or a length and so many bytes (kind 2). Number 6
 # is script_finished: 0 after a whole run, 3 after a fragment.
 WATCH = """
-window.bench = {ends: [], input: 0, seen: 0};
+window.bench = {ends: [], input: 0, seen: 0, open: 0, calm: 0, told: [], read: new Set()};
+const fetched = window.fetch;
+window.fetch = (...given) => held(fetched.apply(window, given));
+const held = answer => {
+  window.bench.open++;
+  const done = () => { window.bench.open--; window.bench.calm = 0; };
+  answer.then(done, done);
+  return answer;
+};
+for (const name of ['text', 'json', 'arrayBuffer', 'blob']) {
+  const read = Response.prototype[name];
+  Response.prototype[name] = function () {
+    return held(read.call(this).then(body => {
+      if (this.url) window.bench.read.add(new URL(this.url).pathname.slice(1));
+      return body;
+    }));
+  };
+}
 for (const kind of ['mousedown', 'keydown'])
   document.addEventListener(kind, () => { window.bench.input = performance.now(); }, true);
 const ended = bytes => {
@@ -59,17 +76,22 @@ window.WebSocket = class extends window.WebSocket {
   constructor(...given) {
     super(...given);
     this.addEventListener('message', ({data}) => {
-      if (data instanceof ArrayBuffer && ended(new Uint8Array(data)))
-        window.bench.ends.push(performance.now());
+      if (!(data instanceof ArrayBuffer)) return;
+      if (ended(new Uint8Array(data))) window.bench.ends.push(performance.now());
+      const text = new TextDecoder('latin1').decode(data);
+      for (const [address] of text.matchAll(/media\\/[0-9a-f]+\\.json/g)) window.bench.told.push(address);
     });
   }
 };
 """
-# What seems done is looked at again one frame later: a message is there before what it changes is drawn.
+# What seems done is looked at again one frame later: a message is there before what it changes is drawn. What
+# a map draws is fetched from addresses that a message told; it is drawn in the frame after it was read.
 DONE = """
 ([shown, says, since]) => {
   const now = performance.now(), bench = window.bench;
+  bench.calm = bench.open ? 0 : bench.calm + 1;
   const done = () => {
+    if (bench.calm < 1 || !bench.told.every(address => bench.read.has(address))) return false;
     if (!bench.ends.some(at => at >= since)) return false;
     if (!document.querySelector('[data-test-script-state="notRunning"]')) return false;
     const main = document.querySelector('[data-testid="stMain"]');
@@ -133,7 +155,7 @@ def first_view(page: Any, address: str, view: View) -> Took:
 
 def changed(page: Any, change: Change) -> Took:
     """Times from the last input on."""
-    page.evaluate("() => { window.bench.input = window.bench.seen = 0 }")
+    page.evaluate("() => { window.bench.input = window.bench.seen = 0; window.bench.told = [] }")
     if change.kind == "select":
         box = page.get_by_test_id("stSelectbox").filter(has=page.get_by_text(change.label, exact=True)).first
         field = box.get_by_role("combobox")

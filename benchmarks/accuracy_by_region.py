@@ -2,8 +2,9 @@
 
 A private PostgreSQL with a million photos (real positions and countries where GEOFIX_SHARED has them) and
 two evaluations of a million predictions each: one answer to every photo, and ten answers to every tenth.
-pandas reads the same rows, joins them with the countries (sjoin) and groups. What the dashboard does is
-measured too: it reads an evaluation once and counts in memory for every distance asked after that.
+pandas reads the same rows, joins them with the countries (sjoin) and groups. The summary that an evaluation
+writes is measured too, and what the dashboard does with it; and what it does without, as for a distance that
+no summary has: an evaluation is read once, and every distance asked after that is counted in memory.
 
     .venv/bin/python benchmarks/accuracy_by_region.py
     .venv/bin/python benchmarks/accuracy_by_region.py --predictions 50000 --repeats 2
@@ -172,11 +173,39 @@ def compared(conn: Any, name: str, theirs: pd.DataFrame) -> dict[str, Any]:
     return {"countries": len(both), "differ": int((~same).sum())}
 
 
+def write_summary(conn: Any, name: str) -> None:
+    """What the last step of an evaluation does, for all distances and levels of regions."""
+    from geofix.database.queries import evaluations, region_summary
+
+    region_summary.write(conn, evaluations.find_evaluation(conn, name)["evaluation_id"])
+    conn.commit()
+
+
+def read_summary(conn: Any, name: str) -> pd.DataFrame:
+    """Counts of one distance from the summary, with the names of the regions."""
+    from geofix.database.queries import dashboard_accuracy as queries
+    from geofix.database.queries import region_summary
+    from geofix_dashboard import accuracy_tables as tables
+
+    counts = region_summary.read(conn, name, LEVEL, THRESHOLD_M)
+    assert counts is not None, "the summary does not fit"
+    rows = tables.summarized(counts, lambda ids, _shapes: queries.places(conn, ids, None))
+    conn.commit()
+    return rows.set_index("code")[["n", "hits", "median_m"]]
+
+
 class Dashboard:
-    """What the accuracy page does: reads an evaluation's photos once, and counts from memory."""
+    """What the accuracy page does: reads the summary; without one, reads photos once and counts them."""
 
     def __init__(self, conn: Any, name: str) -> None:
-        self.conn, self.name, self.read = conn, name, None
+        self.conn, self.name = conn, name
+        self.read: tuple[Any, Any, Any] | None = None
+        self.shapes: pd.DataFrame | None = None
+
+    def first_summarized(self) -> None:
+        """The same when nothing is held."""
+        self.shapes = None
+        self.summarized()
 
     def first(self) -> None:
         """Read photos, their countries and the countries' outlines."""
@@ -186,6 +215,24 @@ class Dashboard:
         regions = queries.regions_of(self.conn, self.name, LEVEL, asked)
         names = queries.places(self.conn, np.unique(regions[regions > 0]).tolist(), 0.1)
         self.read = (asked, regions, lambda _ids, _shapes: names)
+        self.conn.commit()
+
+    def summarized(self) -> None:
+        """Head, box and table of places, with the countries' outlines as far as they are not held yet."""
+        from geofix.database.queries import dashboard_accuracy as queries
+        from geofix.database.queries import region_summary
+        from geofix_dashboard import accuracy_tables as tables
+
+        whole = region_summary.read(self.conn, self.name, region_summary.EVERYWHERE, THRESHOLD_M)
+        counts = region_summary.read(self.conn, self.name, LEVEL, THRESHOLD_M)
+        box = region_summary.read_box(self.conn, self.name)
+        assert whole is not None and counts is not None and box is not None
+        if self.shapes is None:
+            ids = counts["region_id"][counts["region_id"] > 0].tolist()
+            self.shapes = queries.places(self.conn, ids, 0.1)
+        held = self.shapes
+        tables.summed(whole)
+        tables.summarized(counts, lambda _ids, _shapes: held)
         self.conn.commit()
 
     def again(self) -> None:
@@ -226,8 +273,12 @@ def measured(conn: Any, name: str, repeats: int, baseline: int) -> dict[str, Any
     ways: dict[str, Callable[[], Any]] = {
         "accuracy_by_region, from rows": lambda: by_product(conn, name),
         PANDAS: lambda: joined.append(by_pandas(conn, name)),
-        "dashboard, first view": page.first,
-        "dashboard, another distance": page.again,
+        "summary, written": lambda: write_summary(conn, name),
+        "summary, read, with names": lambda: read_summary(conn, name),
+        "dashboard, first view": page.first_summarized,
+        "dashboard, another distance": page.summarized,
+        "dashboard without summary, first view": page.first,
+        "dashboard without summary, another distance": page.again,
     }
     spent: dict[str, list[float]] = {way: [] for way in ways}
 
@@ -239,7 +290,9 @@ def measured(conn: Any, name: str, repeats: int, baseline: int) -> dict[str, Any
 
         return run
 
-    by_product(conn, name)  # pages in memory for all ways
+    by_product(conn, name)  # pages in memory for all ways, and modules
+    write_summary(conn, name)
+    read_summary(conn, name)
     times = in_turns({way: counted(way) for way in ways}, repeats, seldom={PANDAS: baseline})
     say(f"\n{row[0]:,} predictions for {row[1]:,} photos")
     rows = [
@@ -247,18 +300,22 @@ def measured(conn: Any, name: str, repeats: int, baseline: int) -> dict[str, Any
         for way in ways
     ]
     table(rows, ("way", "wall, median", "server's processor (without its workers), least", "client's, least"))
-    equal = compared(conn, name, joined[0])
+    differ = len(by_product(conn, name).sort_index().compare(read_summary(conn, name).sort_index()))
+    say(f"regions in which the summary differs from the rows: {differ}")
+    equal = {**compared(conn, name, joined[0]), "summary_differs": differ}
     say(f"SQL and pandas, photos inside a country: {equal}")
     return {"predictions": row[0], "photos": row[1], "times": times, "server_processor_s": spent, **equal}
 
 
 def promises(name: str, found: dict[str, Any]) -> list[Goal]:
     """What is asked of one evaluation."""
-    product, pandas, _, again = found["times"].values()
+    product, pandas, _, read, _, again, *_ = found["times"].values()
     return [
         Goal(f"{name}: pandas' time / accuracy_by_region's", pandas.median / product.median, 4.0),
         Goal(f"{name}: accuracy_by_region from rows", 1e3 * product.median, 500.0, "ms", False),
-        Goal(f"{name}: dashboard, another distance, from memory", 1e3 * again.median, 50.0, "ms", False),
+        Goal(f"{name}: summary, read", 1e3 * read.median, 50.0, "ms", False),
+        Goal(f"{name}: dashboard, another distance", 1e3 * again.median, 50.0, "ms", False),
+        Goal(f"{name}: regions in which the summary differs", found["summary_differs"], 0, "regions", False),
         Goal(f"{name}: countries that differ from pandas", found["differ"], 0, "countries", False),
     ]
 

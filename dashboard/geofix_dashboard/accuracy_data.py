@@ -1,7 +1,9 @@
 """What the accuracy page reads, and what is counted from it.
 
-The photos of an evaluation are read once and shared by all visitors; a distance, a level of cells or a place
-that was chosen is then counted in memory. `created` makes a replaced evaluation a new key everywhere.
+What the evaluation's own summary says (all photos, or by region, at the distances of the page) is read from
+it while it fits. For everything else the photos of an evaluation are read once and shared by all visitors; a
+distance, a level of cells or a place that was chosen is then counted in memory. `created` makes a replaced
+evaluation a new key everywhere.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pandas as pd
 
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_accuracy as queries
+from geofix.database.queries import region_summary
 from geofix.database.queries.dashboard import Bounds, fitting_level
 from geofix.database.queries.dashboard_accuracy import Asked, Focus
 from geofix_dashboard import accuracy_tables as tables
@@ -64,6 +67,18 @@ def _places(ids: tuple[int, ...], tolerance: float | None) -> pd.DataFrame:
         return queries.places(conn, ids, tolerance)
 
 
+@cached
+def _summary(name: str, created: str, level: str, threshold_m: float) -> pd.DataFrame | None:
+    with connect("reader") as conn:
+        return region_summary.read(conn, name, level, threshold_m)
+
+
+@cached
+def _box(name: str, created: str) -> region_summary.Box | None:
+    with connect("reader") as conn:
+        return region_summary.read_box(conn, name)
+
+
 def _names(tolerance: float) -> tables.Names:
     return lambda ids, shapes: _places(tuple(ids), tolerance if shapes else None)
 
@@ -89,11 +104,18 @@ def asked(name: str, created: str, focus: Focus) -> Asked:
 
 def bounds(name: str, created: str, focus: Focus) -> Bounds | None:
     """The box around the photos of an evaluation; None without any."""
+    box: region_summary.Box | None = _box(name, created) if focus == Focus() else None
+    if box is not None:
+        return box.bounds
     return tables.bounds(asked(name, created, focus))
 
 
 def overall(name: str, created: str, threshold_m: float, focus: Focus) -> dict[str, float]:
     """Accuracy of an evaluation in a focus."""
+    if focus == Focus():
+        counts = _summary(name, created, region_summary.EVERYWHERE, threshold_m)
+        if counts is not None:
+            return tables.summed(counts)
     return tables.overall(asked(name, created, focus), threshold_m)
 
 
@@ -101,6 +123,10 @@ def by_place(
     name: str, created: str, level: str | int, threshold_m: float, focus: Focus, tolerance: float
 ) -> pd.DataFrame:
     """Accuracy per region of a level (its name) or S2 cell of a level (its number)."""
+    if isinstance(level, str) and focus == Focus():
+        counts = _summary(name, created, level, threshold_m)
+        if counts is not None:
+            return tables.summarized(counts, _names(tolerance))
     here = asked(name, created, focus)
     if isinstance(level, int):
         return tables.by_cell(here, level, threshold_m)
@@ -208,7 +234,7 @@ def _median(name: str, created: str, other: str, other_created: str, known_m: fl
     return median_difference(pair.errors_a, pair.errors_b, groups=pair.groups)
 
 
-@kept(50, "Comparing photo by photo …")
+@kept(50)
 def difference(name: str, other: str, created: str, threshold_m: float) -> dict[str, Any]:
     """Two evaluations on their common photos, as `geofix evaluate compare` prints it.
 

@@ -53,9 +53,20 @@ def overall(asked: Asked, threshold_m: float) -> dict[str, float]:
     """n, hits, accuracy with its interval in percent, median_m (infinite without answers), answered."""
     here = counting(asked, threshold_m)
     n, hit = len(here.photo_id), int(hits(here, threshold_m).sum())
-    row = _shares(pd.DataFrame({"n": [n], "hits": [hit]})).iloc[0]
     median = float(_medians(np.zeros(n, np.intp), here.error_m, 1)[0]) if n else np.nan
-    answered = float((~np.isnan(here.error_m)).sum())
+    return _overall(n, hit, median, float((~np.isnan(here.error_m)).sum()))
+
+
+def summed(counts: pd.DataFrame) -> dict[str, float]:
+    """What `overall` says, from a summary of all photos: one row, or none where no photo counts."""
+    if counts.empty:
+        return _overall(0, 0, np.nan, 0.0)
+    row = counts.iloc[0]
+    return _overall(int(row["n"]), int(row["hits"]), float(row["median_m"]), float(row["answered"]))
+
+
+def _overall(n: int, hit: int, median: float, answered: float) -> dict[str, float]:
+    row = _shares(pd.DataFrame({"n": [n], "hits": [hit]})).iloc[0]
     shares = {key: float(row[key]) for key in ("n", "hits", "accuracy", "low", "high")}
     if not n:
         shares |= {"accuracy": np.nan, "low": np.nan, "high": np.nan}
@@ -94,6 +105,12 @@ def by_region(
     """
     here = counting(asked, threshold_m)
     rows = _counted(regions[here.place], here, threshold_m, "region_id")
+    return summarized(rows, names, limit=limit)
+
+
+def summarized(counts: pd.DataFrame, names: Names, *, limit: int = MOST_PLACES) -> pd.DataFrame:
+    """What `by_region` says, from rows of region_id (0 outside), n, hits and median_m."""
+    rows = counts[["region_id", "n", "hits", "median_m"]]
     return _shares(_named(_fullest(rows, limit, "region_id"), names))
 
 

@@ -72,7 +72,7 @@ def counts() -> dict[str, int]:
         return dashboard.counts(conn)
 
 
-@kept(200, "Counting …")
+@kept(60, "Counting …")
 def table(name: str, *args: Any) -> pd.DataFrame:
     """A table of `queries.dashboard` by the name of its function."""
     functions = {
@@ -110,7 +110,7 @@ def photo_bounds() -> Bounds | None:
         return dashboard.photo_bounds(conn)
 
 
-@cached
+@kept(40)
 def outlines(level: str, bounds: Bounds) -> pd.DataFrame:
     """Outlines of a level of regions around a box."""
     west, south, east, north = bounds

@@ -14,8 +14,9 @@ import streamlit as st
 from pydeck.bindings.json_tools import default_serialize
 
 from geofix.spatial.distance import great_circle_m
-from geofix_dashboard import data
+from geofix_dashboard import beside, data, strokes
 from geofix_dashboard.boxes import boxes_of
+from geofix_dashboard.strokes import M_PER_DEGREE, TILE, latitude, mercator
 
 Bounds = tuple[float, float, float, float]
 HEIGHT = 520
@@ -23,8 +24,7 @@ WIDTH = 500  # px a map beside a table is at least wide on a desk's screen; the 
 SMALL_PX = 7.0  # areas smaller than this on the screen are drawn as dots
 MAX_FEATURES = 5_000
 MANY = 400
-_TILE = 512  # px of the world at zoom 0
-_M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
+_LINE = [40, 56, 68, 150]
 
 
 def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16, coarsest: int = 6) -> int:
@@ -34,7 +34,7 @@ def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16, coars
     """
     west, south, east, north = bounds
     wide = (east - west) * math.cos(math.radians((south + north) / 2))
-    across_km = max(wide, north - south, 1e-4) * _M_PER_DEGREE / 1000
+    across_km = max(wide, north - south, 1e-4) * M_PER_DEGREE / 1000
     return int(min(max(round(math.log2(7842 * cells_across / across_km)), coarsest), finest))
 
 
@@ -58,9 +58,9 @@ def bounds_of(rows: pd.DataFrame) -> Bounds:
 def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.ViewState:
     """The fixed view that shows a box: same box, same view, so a rerun does not move the map."""
     west, south, east, north = padded(bounds)
-    x, y = max((east - west) / 360, 1e-7), max(_mercator(south) - _mercator(north), 1e-7)
-    zoom = min(math.log2(width / _TILE / x), math.log2(height / _TILE / y))
-    middle = _latitude((_mercator(south) + _mercator(north)) / 2)
+    x, y = max((east - west) / 360, 1e-7), max(mercator(south) - mercator(north), 1e-7)
+    zoom = min(math.log2(width / TILE / x), math.log2(height / TILE / y))
+    middle = latitude((mercator(south) + mercator(north)) / 2)
     return pdk.ViewState(
         longitude=round((west + east) / 2, 6),
         latitude=round(middle, 6),
@@ -70,7 +70,7 @@ def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.Vie
 
 def pixels_per_degree(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> float:
     """Pixels of a degree of longitude at the first zoom of the map of a box."""
-    return float(_TILE * 2 ** view_of(bounds, height, width).zoom / 360)
+    return float(TILE * 2 ** view_of(bounds, height, width).zoom / 360)
 
 
 def tolerance_of(bounds: Bounds) -> float:
@@ -129,7 +129,7 @@ def draw(
     if trace:
         below += _trace(bounds)
     deck = _Deck(
-        layers=[*below, *layers, *_scale_bar(view, height)],
+        layers=[beside.put(key, layer) for layer in (*below, *layers, strokes.scale_bar(view, height))],
         initial_view_state=view,
         # No provider, and pydeck's own default for the style: with None Streamlit would ask for a basemap.
         map_provider=None,
@@ -161,10 +161,11 @@ def areas(
     bounds: Bounds,
     *,
     chosen: str | None = None,
-) -> pdk.Layer:
+) -> list[pdk.Layer]:
     """Places of a frame with the columns code and shape (GeoJSON text), coloured by row, with a tooltip.
 
-    A place too small to be seen at the first zoom is a dot at its middle, the smaller the more there are.
+    A place too small to be seen at the first zoom is a dot at its middle, the smaller the more there are. The
+    layer `areas` holds them all and is the one that is clicked; the others are their outlines.
 
     Args:
         rows: At most `MAX_FEATURES` of them are drawn, the first ones.
@@ -174,33 +175,52 @@ def areas(
         chosen: Code of the place that is outlined.
     """
     row: Any
-    features = []
+    features, picked = [], []
     shown = rows.head(MAX_FEATURES)
     paint = map(fill, shown.itertuples(index=False)) if callable(fill) else iter(fill)
     for row, rgba in zip(shown.itertuples(index=False), paint, strict=False):
         if not isinstance(row.shape, str):
             continue
-        picked = chosen is not None and row.code == chosen
-        properties = {
-            "code": row.code,
-            "tip": tip(row),
-            "fill": list(rgba),
-            "line": [213, 94, 0, 255] if picked else [40, 56, 68, 150],
-            "width": 3 if picked else 1,
-        }
-        features.append({"type": "Feature", "geometry": json.loads(row.shape), "properties": properties})
+        geometry = json.loads(row.shape)
+        if row.code == chosen:
+            picked.append(geometry["coordinates"])
+        properties = {"code": row.code, "tip": tip(row), "fill": list(rgba)}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    seen = _seen(features, bounds, WIDTH)
+    dots = [item["geometry"]["coordinates"] for item in seen if item["geometry"]["type"] == "Point"]
+    rings = [item["geometry"]["coordinates"] for item in seen if item["geometry"]["type"] != "Point"]
+    radius = 6 if len(features) < 100 else 4 if len(features) < 1000 else 2.5
+    scale = pixels_per_degree(bounds)
+    layers = [_rims(dots, radius + 0.7)] if dots else []
+    layers.append(
+        pdk.Layer(
+            "GeoJsonLayer",
+            {"type": "FeatureCollection", "features": seen},
+            id="areas",
+            pickable=True,
+            auto_highlight=True,
+            stroked=False,
+            get_fill_color="properties.fill",
+            get_point_radius=radius,
+            point_radius_units="'pixels'",
+        )
+    )
+    layers.append(strokes.drawn("outlines", strokes.segments(rings, scale), _LINE, 1))
+    if picked:
+        layers.append(strokes.drawn("chosen", strokes.segments(picked, scale), [213, 94, 0, 255], 3))
+    return layers
+
+
+def _rims(dots: list[list[float]], radius: float) -> pdk.Layer:
+    """What shows of discs around the dots that lie on them."""
     return pdk.Layer(
-        "GeoJsonLayer",
-        {"type": "FeatureCollection", "features": _seen(features, bounds, WIDTH)},
-        id="areas",
-        pickable=True,
-        auto_highlight=True,
-        get_fill_color="properties.fill",
-        get_line_color="properties.line",
-        get_line_width="properties.width",
-        line_width_units="'pixels'",
-        get_point_radius=6 if len(features) < 100 else 4 if len(features) < 1000 else 2.5,
-        point_radius_units="'pixels'",
+        "ScatterplotLayer",
+        dots,
+        id="rims",
+        get_position="[this[0], this[1]]",
+        get_fill_color=_LINE,
+        get_radius=radius,
+        radius_units="'pixels'",
     )
 
 
@@ -288,94 +308,45 @@ def _seen(features: Iterable[dict[str, Any]], bounds: Bounds, width: int) -> lis
 
 
 def _outlines(level: str, bounds: Bounds, *, ground: bool) -> list[pdk.Layer]:
+    layers = []
+    for name, document in _ground(level, bounds, ground):
+        layer = (
+            pdk.Layer("GeoJsonLayer", [], id=name, stroked=False, get_fill_color=[250, 250, 247, 255])
+            if name.startswith("ground")
+            else strokes.drawn(name, np.empty((0, 4)), [150, 164, 174, 255], 1)
+        )
+        layer.data = document
+        layers.append(layer)
+    return layers
+
+
+@data.kept(40)
+def _ground(level: str, bounds: Bounds, filled: bool) -> list[tuple[str, bytes]]:
+    """Regions of a level around a box as documents of layers: areas, where they are filled, and lines."""
     rows = data.outlines(level, bounds)
     if rows.empty:
         return []
-    features = [
-        {
-            "type": "Feature",
-            "geometry": json.loads(row.shape),
-            "properties": {"tip": str(row.name)},
-        }
-        for row in rows.itertuples(index=False)
-    ]
-    return [
-        pdk.Layer(
-            "GeoJsonLayer",
-            {"type": "FeatureCollection", "features": features},
-            id=f"outlines-{level}",
-            filled=ground,
-            get_fill_color=[250, 250, 247, 255],
-            get_line_color=[150, 164, 174, 255],
-            line_width_min_pixels=1,
-        )
-    ]
+    geometries = [json.loads(shape) for shape in rows["shape"]]
+    lines = strokes.segments([item.get("coordinates") for item in geometries], pixels_per_degree(bounds))
+    found = [(f"outlines-{level}", beside.encoded(lines.tolist()))]
+    if filled:
+        features = [{"type": "Feature", "geometry": item, "properties": {}} for item in geometries]
+        document = beside.encoded({"type": "FeatureCollection", "features": features})
+        found.insert(0, (f"ground-{level}", document))
+    return found
 
 
 def _trace(bounds: Bounds) -> list[pdk.Layer]:
     level = level_for(bounds, cells_across=45, finest=20, coarsest=2)
     rows = data.table("trace", level, padded(bounds, 1.5))
-    spots = [{"at": [lon, lat]} for lon, lat in rows.itertuples(index=False)]
     return [
         pdk.Layer(
             "ScatterplotLayer",
-            spots,
+            rows[["lon", "lat"]].to_numpy(np.float64).round(6).tolist(),
             id="photos",
-            get_position="at",
+            get_position="[this[0], this[1]]",
             get_fill_color=[110, 126, 138, 110],
             get_radius=2,
             radius_units="'pixels'",
         )
     ]
-
-
-def _scale_bar(view: pdk.ViewState, height: int) -> list[pdk.Layer]:
-    """A bar of a round length at the bottom, in geographic coordinates, so that it stays true under zoom.
-
-    Its length holds at its own latitude; the Mercator map stretches with 1 / cos(latitude).
-    """
-    world = _TILE * 2**view.zoom
-    y = _mercator(view.latitude) + (height / 2 - 26) / world
-    lat = _latitude(y)
-    metre = 1 / (_M_PER_DEGREE * max(math.cos(math.radians(lat)), 0.05))
-    length = nice_length(130 / world * 360 / metre)
-    west, east = view.longitude - length * metre / 2, view.longitude + length * metre / 2
-    tick = _latitude(y - 6 / world)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    return [
-        pdk.Layer(
-            "PathLayer",
-            [{"path": [[west, tick], [west, lat], [east, lat], [east, tick]]}],
-            id="scale-bar",
-            get_path="path",
-            get_color=[19, 42, 58, 255],
-            get_width=2,
-            width_units="'pixels'",
-        ),
-        pdk.Layer(
-            "TextLayer",
-            [{"at": [(west + east) / 2, lat], "text": text}],
-            id="scale-text",
-            get_position="at",
-            get_text="text",
-            get_size=13,
-            get_color=[19, 42, 58, 255],
-            get_alignment_baseline="'bottom'",
-            get_pixel_offset=[0, -5],
-        ),
-    ]
-
-
-def nice_length(most: float) -> float:
-    """The largest of 1, 2 or 5 times a power of ten that is not above a number."""
-    power = 10 ** math.floor(math.log10(most))
-    return float(next(step * power for step in (5, 2, 1) if step * power <= most))
-
-
-def _mercator(lat: float) -> float:
-    """Web Mercator's y from 0 (north, 85.05 degrees) to 1 (south)."""
-    return 0.5 - math.log(math.tan(math.pi / 4 + math.radians(lat) / 2)) / (2 * math.pi)
-
-
-def _latitude(y: float) -> float:
-    return math.degrees(2 * math.atan(math.exp((0.5 - y) * 2 * math.pi)) - math.pi / 2)

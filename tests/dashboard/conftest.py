@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import streamlit as st
 from filled_database import World, fill
+from page_tests import SENT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "database"))  # the small world, whose photos are embedded
 
@@ -18,7 +19,7 @@ from small_world import SmallWorld
 
 from geofix.database import engine
 from geofix.settings import get_settings
-from geofix_dashboard import data
+from geofix_dashboard import beside, data
 from servers import Database, Servers, new_home
 
 
@@ -28,6 +29,19 @@ def on_this_machine() -> Iterator[None]:
     st.config.set_option("server.address", "localhost")
     yield
     st.config.set_option("server.address", None)
+
+
+@pytest.fixture(autouse=True)
+def sent_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What maps send beside the page can be read in `page_tests.SENT`."""
+    address = beside.address
+
+    def noted(document: bytes, place: str) -> str:
+        url = address(document, place)
+        SENT[url] = document
+        return url
+
+    monkeypatch.setattr(beside, "address", noted)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
+
+SENT: dict[str, bytes] = {}  # what maps sent beside the page, by its address
 
 
 def page(name: str, **parameters: str) -> AppTest:
@@ -31,6 +35,13 @@ def text_of(test: AppTest) -> str:
 
 def metric(test: AppTest, label: str) -> str:
     return next(item.value for item in test.metric if item.label == label)
+
+
+def map_data(test: AppTest, layer: str = "areas") -> Any:
+    """What a layer of the first map draws."""
+    deck = json.loads(test.get("deck_gl_json_chart")[0].proto.json)
+    data = next(item for item in deck["layers"] if item["id"] == layer)["data"]
+    return json.loads(SENT[data]) if isinstance(data, str) else data
 
 
 def well(test: AppTest) -> AppTest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ import pandas as pd
 import pytest
 from altair.utils import schemapi
 from filled_database import COUNTRIES, OUTSIDE
-from page_tests import metric, page, run_sql, text_of, well
+from page_tests import map_data, metric, page, run_sql, text_of, well
 from streamlit.testing.v1 import AppTest
 
 from geofix.database.engine import connect
@@ -102,9 +101,8 @@ def deck_id(test) -> str:
 
 
 def features(test) -> list[dict]:
-    deck = json.loads(test.get("deck_gl_json_chart")[0].proto.json)
-    layer = next(layer for layer in deck["layers"] if layer["id"] == "areas")
-    return layer["data"]["features"]
+    found: list[dict] = map_data(test)["features"]
+    return found
 
 
 def test_a_map_of_too_many_cells_is_coarser_than_the_table(filled, monkeypatch):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from page_tests import page, text_of, well
+from page_tests import map_data, page, text_of, well
 
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_partitions, partitions
@@ -38,9 +36,7 @@ def test_the_map_shows_the_classes_of_the_partition_in_the_address(filled):
     with connect("reader") as conn:
         classes, photos, least, most = (int(v) for v in conn.execute(FIGURES, (name,)).fetchone())
         rows = dashboard_partitions.partition_classes(conn, name, 0.0)
-    deck = json.loads(test.get("deck_gl_json_chart")[0].proto.json)
-    layer = next(layer for layer in deck["layers"] if layer["id"] == "areas")
-    features = [feature["properties"] for feature in layer["data"]["features"]]
+    features = [feature["properties"] for feature in map_data(test)["features"]]
     assert len(features) == classes == len(rows)
     assert rows["photos"].is_monotonic_decreasing and f"photos: {most:,}" in features[0]["tip"]
     assert features[0]["fill"] == theme.colour(1.0) and features[-1]["fill"] == theme.colour(0.0)

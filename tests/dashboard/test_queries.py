@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from filled_database import COUNTRIES, OUTSIDE
 
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard, dashboard_accuracy, dashboard_coverage
+from geofix.database.queries import dashboard, dashboard_accuracy, dashboard_coverage, region_summary
 from geofix.database.queries.dashboard_examples import EXAMPLES
 from geofix.database.sandbox import ask
 from geofix.evaluation.metrics import wilson
@@ -17,6 +18,7 @@ from geofix.evaluation.service import compare_evaluations
 from geofix.settings import get_settings
 from geofix.spatial import s2
 from geofix_dashboard import accuracy_tables as tables
+from geofix_dashboard.views.accuracy import THRESHOLDS_M
 
 T = 200.0
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
@@ -107,6 +109,27 @@ def test_regions_equal_the_analysts_function(filled):
         "CO": False,
         "-": True,
     }
+
+
+@pytest.mark.parametrize("distance", region_summary.DISTANCES_M)
+def test_the_summary_of_an_evaluation_says_what_its_photos_say(filled, distance):
+    with connect("reader") as conn:
+        every = dashboard_accuracy.asked(conn, "first")
+        rows = region_summary.read(conn, "first", "country", distance)
+        whole = region_summary.read(conn, "first", region_summary.EVERYWHERE, distance)
+        box = region_summary.read_box(conn, "first")
+        found = tables.summarized(rows, lambda ids, _shapes: dashboard_accuracy.places(conn, ids, 0.001))
+        wanted = by_country(conn, tables.by_region, "first", float(distance))
+    pd.testing.assert_frame_equal(found, wanted)
+    assert tables.summed(whole) == tables.overall(every, distance) and box.bounds == tables.bounds(every)
+    nothing, known = tables.summed(whole[:0]), tables.overall(every.only(every.s2_id < 0), distance)
+    assert nothing.keys() == known.keys() and list(nothing.values()) == pytest.approx(
+        list(known.values()), nan_ok=True
+    )
+
+
+def test_the_distances_of_the_page_are_those_of_the_summary():
+    assert THRESHOLDS_M == region_summary.DISTANCES_M
 
 
 def test_cells_equal_the_analysts_function(filled):

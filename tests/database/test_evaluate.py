@@ -9,9 +9,11 @@ from small_world import LEVEL, SmallWorld
 
 from geofix.database.engine import connect
 from geofix.database.queries import evaluations as queries
+from geofix.database.queries import region_summary
 from geofix.errors import BadInputError, NotFoundError, UsageError
+from geofix.evaluation import parts
 from geofix.evaluation.run import measure
-from geofix.evaluation.service import compare_evaluations, evaluate
+from geofix.evaluation.service import compare_evaluations, evaluate, prepare
 from geofix.spatial import s2
 from geofix.spatial.distance import great_circle_m
 
@@ -231,3 +233,25 @@ def test_wrong_calls_say_what_is_wrong(conn, small):
         run(conn, small, "cellmean", code_set="means", name="f")
     with pytest.raises(NotFoundError, match=r"There are: e"):
         queries.find_evaluation(conn, HOSTILE)
+
+
+@pytest.mark.parametrize("chunks", [False, True], ids=["at once", "in chunks"])
+def test_every_evaluation_writes_its_summary_per_region(conn, small, chunks):
+    if chunks:
+        found = prepare(
+            conn, localizer="knn", snapshot=small.snapshot, split="test_seen", model="tiny", name="e"
+        )
+        into = parts.begin(conn, found, "job", replace=False)
+        for first, last, _ in parts.spans(conn, found, 1):
+            parts.answer(conn, into, found, (first, last))
+        assert region_summary.read(conn, "e", "country", 200) is None
+        parts.complete(conn, into, "e", replace=False)
+    else:
+        run(conn, small)
+    for distance in region_summary.DISTANCES_M:
+        rows = region_summary.read(conn, "e", "country", distance)
+        assert rows is not None and not rows.empty
+        assert sorted(rows[["n", "hits", "median_m"]].itertuples(index=False, name=None)) == sorted(
+            (row["n"], row["hits"], row["median_m"])
+            for row in queries.by_region(conn, "e", "country", distance)
+        )

@@ -174,6 +174,17 @@ def test_a_chunk_that_fails_loses_nothing_and_the_old_evaluation_answers_meanwhi
     assert rows("e") == rows("again")
 
 
+def test_codes_that_are_replaced_on_the_way_end_it(snapshot: Path) -> None:
+    job_id = service.submit(given(snapshot, "mixed", codes=True, chunk=300), publish=False).job_id
+    assert runner.execute(job_id, "me")
+    with connect() as conn:
+        conn.execute("UPDATE code_set SET ready_at = clock_timestamp()")  # as a refresh does
+    row = runner.run_inline(job_id)
+    assert row.state == "failed" and "were replaced after it had begun" in row.error
+    with connect() as conn:
+        assert list_evaluations(conn) == []
+
+
 def test_what_was_left_in_the_making_goes_with_the_garbage(snapshot: Path) -> None:
     job_id = service.submit(given(snapshot, "left", chunk=300), publish=False).job_id
     assert runner.execute(job_id, "me")

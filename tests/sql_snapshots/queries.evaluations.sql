@@ -40,8 +40,8 @@ SELECT min(s2_id), max(s2_id), count(*) FROM (
 DELETE FROM geofix.prediction r USING geofix.photo_record p
 WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_id BETWEEN %(first)s AND %(last)s
 
--- IS_THERE
-SELECT 1 FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
+-- MADE_WITH
+SELECT config ->> 'codes' FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
 
 -- RENAME
 UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s

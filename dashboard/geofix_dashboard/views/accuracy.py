@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix.database.queries.dashboard_accuracy import Focus
+from geofix.database.queries.region_summary import DISTANCES_M
 from geofix.errors import GeofixError
 from geofix.spatial import s2
 from geofix_dashboard import accuracy_data, data, links, maps, theme
@@ -16,7 +17,7 @@ from geofix_dashboard.views import accuracy_compare, accuracy_errors, accuracy_p
 from geofix_dashboard.views.accuracy_choice import Choice, go_to, steps
 
 VIEWS = {"places": "Map and table", "errors": "Errors", "photos": "Worst photos", "compare": "Compare"}
-THRESHOLDS_M = (25, 50, 100, 200, 500, 1_000, 25_000, 200_000, 750_000, 2_500_000)
+THRESHOLDS_M = DISTANCES_M  # those that evaluations are summarized for
 NONE = "none"
 
 

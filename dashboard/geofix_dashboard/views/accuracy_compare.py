@@ -10,6 +10,7 @@ import streamlit as st
 
 from geofix.errors import BadInputError
 from geofix_dashboard import accuracy_data, maps, theme
+from geofix_dashboard.meanwhile import meanwhile
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -25,7 +26,7 @@ def render(choice: Choice) -> None:
         )
         return
     try:
-        found = accuracy_data.difference(choice.name, choice.other, choice.created, choice.threshold_m)
+        found, rows = _compared(choice, choice.other)
     except BadInputError as error:
         theme.empty(
             error.message,
@@ -35,15 +36,6 @@ def render(choice: Choice) -> None:
         )
         return
     _summary(choice, found)
-    rows = accuracy_data.compare_places(
-        choice.name,
-        choice.other,
-        choice.created,
-        choice.level,
-        choice.threshold_m,
-        choice.focus,
-        maps.tolerance_of(choice.bounds),
-    )
     if rows.empty:
         theme.empty("No common photo lies here.", "Choose another place, or go back to all photos.")
         return
@@ -52,6 +44,22 @@ def render(choice: Choice) -> None:
         _map(rows, choice)
     with right:
         _table(rows, choice)
+
+
+def _compared(choice: Choice, other: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The difference on all common photos and, counted at the same time, by place."""
+    with st.spinner("Comparing photo by photo …"), meanwhile(1) as pool:
+        found = pool.submit(accuracy_data.difference, choice.name, other, choice.created, choice.threshold_m)
+        rows = accuracy_data.compare_places(
+            choice.name,
+            other,
+            choice.created,
+            choice.level,
+            choice.threshold_m,
+            choice.focus,
+            maps.tolerance_of(choice.bounds),
+        )
+        return found.result(), rows
 
 
 def _summary(choice: Choice, found: dict[str, Any]) -> None:
@@ -103,9 +111,9 @@ def _map(rows: pd.DataFrame, choice: Choice) -> None:
             choice.name, choice.other, choice.created, choice.level, choice.threshold_m, choice.focus
         )
         told = f"{len(rows):,} S2 cells of level {level} for all {total:,} places"
-    layer = maps.areas(rows, fill(rows), tip, choice.bounds)
+    layers = maps.areas(rows, fill(rows), tip, choice.bounds)
     outline = choice.level if isinstance(choice.level, str) else "country"
-    maps.draw("compare-map", [layer], choice.bounds, outline_level=outline)
+    maps.draw("compare-map", layers, choice.bounds, outline_level=outline)
     theme.legend(
         "Difference in percent points",
         theme.DIVERGING,

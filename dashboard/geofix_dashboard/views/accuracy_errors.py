@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from geofix_dashboard import accuracy_data, charts, maps, theme
+from geofix_dashboard.meanwhile import meanwhile
 
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
@@ -22,6 +23,13 @@ PHOTOS = (1.0, 5.0, 20.0)
 
 def render(choice: Choice) -> None:
     """Draw the curve, the tables and the map of errors."""
+    with meanwhile() as pool:
+        for read in (_recalled, _split_shares, _drawn_lines):
+            pool.submit(read, choice)
+        _draw(choice)
+
+
+def _draw(choice: Choice) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         theme.section("How many photos are within a distance", "Bands: 95 % Wilson interval at each distance")
@@ -98,8 +106,8 @@ def _bins(choice: Choice, by: str, edges: tuple[float, ...], names: list[str]) -
     charts.share_bars(rows.assign(label=labels), [*names, "unknown"])
 
 
-def _other_splits(choice: Choice) -> None:
-    """The evaluations that differ from this one in the split alone."""
+def _split_shares(choice: Choice) -> list[dict[str, Any]]:
+    """Shares of the evaluations that differ from this one in the split alone."""
     every = accuracy_data.evaluations()
     alike = every[["localizer", "model", "code_set", "snapshot_id", "level"]].astype(str)
     own = alike[every["evaluation"] == choice.name].iloc[0]
@@ -110,6 +118,11 @@ def _other_splits(choice: Choice) -> None:
         found = accuracy_data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
         if found["n"]:
             rows.append({"label": f"{row.split}", **found})
+    return rows
+
+
+def _other_splits(choice: Choice) -> None:
+    rows = _split_shares(choice)
     if len(rows) < 2:
         theme.empty(
             "Only one split was evaluated.",
@@ -120,8 +133,12 @@ def _other_splits(choice: Choice) -> None:
     charts.share_bars(pd.DataFrame(rows), ["train", "val", "test_seen", "test_unseen"])
 
 
+def _drawn_lines(choice: Choice) -> Any:
+    return accuracy_data.error_lines(choice.name, choice.created, choice.focus)
+
+
 def _lines(choice: Choice) -> None:
-    rows = accuracy_data.error_lines(choice.name, choice.created, choice.focus)
+    rows = _drawn_lines(choice)
     theme.section(
         "Every error as a line", "From where the photo was taken (dark) to where it was placed (coloured)"
     )

@@ -47,13 +47,13 @@ def render(choice: Choice) -> None:
             )
         told = "" if level == choice.level else f"S2 cells of level {level}. "
         theme.section("Map", f"{told}Click a place to look inside it")
-        layer = maps.areas(
+        layers = maps.areas(
             drawn, fill(drawn), lambda row: tip(row, choice.threshold_m), choice.bounds, chosen=chosen
         )
         outline = choice.level if isinstance(choice.level, str) else "country"
         maps.draw(
             key,
-            [layer],
+            layers,
             choice.bounds,
             outline_level=outline,
             on_select=lambda: look_inside(maps.clicked(key), level),

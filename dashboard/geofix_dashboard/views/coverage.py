@@ -200,23 +200,23 @@ def _map(rows: pd.DataFrame, level: int, shown: str) -> None:
     bounds = maps.bounds_of(rows)
     if shown == "codes":
         kinds = [CODE_COLOURS[kind] for kind in code_kinds(rows)]
-        layer = maps.areas(rows, kinds, density_tip, bounds)
+        layers = maps.areas(rows, kinds, density_tip, bounds)
     elif shown == "need":
         largest = float(rows["need"].max())
         top = rows.iloc[::-1]  # what matters most lies on top
-        layer = maps.areas(top, coverage_needs.fill(top["need"], largest), coverage_needs.tip, bounds)
+        layers = maps.areas(top, coverage_needs.fill(top["need"], largest), coverage_needs.tip, bounds)
     else:
         column = "photos" if shown == "photos" else "aerial_tiles"
         most = int(rows[column].max())
-        layer = maps.areas(rows, density_fill(rows[column], most), density_tip, bounds)
+        layers = maps.areas(rows, density_fill(rows[column], most), density_tip, bounds)
     if drawn == level:
-        maps.draw("coverage-map", [layer], bounds, trace=False)
+        maps.draw("coverage-map", layers, bounds, trace=False)
         note = f"{len(rows):,} cells drawn"
     else:
         # A map of its own for every cell and level: as long as the key stays, a click stays.
         key = f"coverage-map-{links.get('inside') or 'all'}-{drawn}"
         maps.draw(
-            key, [layer], bounds, trace=False, on_select=lambda: _look_inside(maps.clicked(key, "areas"))
+            key, layers, bounds, trace=False, on_select=lambda: _look_inside(maps.clicked(key, "areas"))
         )
         total = int(rows["cells"].iloc[0])
         note = f"{len(rows):,} cells of level {drawn} hold the {total:,} of level {level}"

@@ -135,7 +135,7 @@ def _map(answer: dict[str, Any], rows: pd.DataFrame, cell: str) -> None:
     view = str(links.choose("zoom", "View", list(views), kind="segments", show=views.__getitem__))
     bounds = maps.bounds_of(rows if view == "all" else maps.around(rows, cell, NEAR_M))
     layers = [
-        maps.areas(rows.iloc[::-1], fill, tip, bounds, chosen=cell),  # the best lies on top
+        *maps.areas(rows.iloc[::-1], fill, tip, bounds, chosen=cell),  # the best lies on top
         *_credible(answer["credible"]),
         _ranks(rows.head(LISTED), bounds),
     ]

@@ -98,13 +98,13 @@ def _marked(code_set: str) -> tuple[str | None, str]:
     key = f"{MAP}-{code_set}"
     chosen = marked(st.session_state.get(key))
     state: dict[str, list[str]] = {"codes": chosen}
-    layer = maps.areas(
+    layers = maps.areas(
         rows,
         lambda row: [213, 94, 0, 170] if row.code in state["codes"] else theme.colour(0.5, alpha=70),
         lambda row: maps.tip_of(f"Cell {row.code}", {"codes": f"{row.cells:,}"}),
         bounds,
     )
-    maps.draw(key, [layer], bounds, height=300, width=340, trace=False, on_select=_nothing, several=True)
+    maps.draw(key, layers, bounds, height=300, width=340, trace=False, on_select=_nothing, several=True)
     theme.key_of(
         [("rgb(213,94,0)", f"{len(chosen)} marked"), ("rgb(33,145,140)", blocks_told(rows))],
         "click to mark, again to take back",

@@ -62,8 +62,8 @@ def _map() -> None:
     level = maps.level_for(bounds, cells_across=28, coarsest=4)
     rows = data.table("photo_cells", level)
     most = int(rows["photos"].max())
-    layer = maps.areas(rows, density_fill(rows["photos"], most), _tip, bounds)
-    maps.draw("overview-map", [layer], bounds, height=400, trace=False)
+    layers = maps.areas(rows, density_fill(rows["photos"], most), _tip, bounds)
+    maps.draw("overview-map", layers, bounds, height=400, trace=False)
     density_legend(
         "Photos", most, f"S2 cells of level {level}; n = {int(rows['all_photos'].iloc[0]):,} photos"
     )

@@ -163,7 +163,7 @@ def fill(least: int, most: int) -> Callable[[Any], list[int]]:
 
 def _map(classes: pd.DataFrame, bounds: maps.Bounds, least: int, most: int) -> None:
     theme.section("Classes on the map", "By the photos they were made from")
-    maps.draw("partition-map", [maps.areas(classes, fill(least, most), tip, bounds)], bounds, trace=False)
+    maps.draw("partition-map", maps.areas(classes, fill(least, most), tip, bounds), bounds, trace=False)
     total, shown = int(classes["classes"].iloc[0]), int(classes["shape"].notna().sum())
     notes = [
         f"{total:,} classes drawn" if shown == total else f"{shown:,} of {total:,} classes drawn",
@@ -182,7 +182,7 @@ def _cells(cells: pd.DataFrame, bounds: maps.Bounds) -> None:
     def told(row: Any) -> str:
         return maps.tip_of(f"Cell {row.code}", {"classes": f"{row.classes:,}", "photos": f"{row.photos:,}"})
 
-    maps.draw("partition-map", [maps.areas(cells, fill(least, most), told, bounds)], bounds, trace=False)
+    maps.draw("partition-map", maps.areas(cells, fill(least, most), told, bounds), bounds, trace=False)
     notes = f"{len(cells):,} cells hold the {classes:,} classes · n = {int(cells['photos'].sum()):,} photos"
     theme.legend("Photos per cell (logarithmic)", theme.VIRIDIS, _ticks(least, most), notes)
 

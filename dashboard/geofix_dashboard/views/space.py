@@ -125,12 +125,12 @@ def _map(
     if shown == "like":
         rows = rows.sort_values("like")  # the most similar lies on top
     bounds = maps.bounds_of(rows if near_m is None else maps.around(rows, cell, near_m))
-    layer = maps.areas(rows, list(rows["fill"]), tip, bounds, chosen=cell)
+    layers = maps.areas(rows, list(rows["fill"]), tip, bounds, chosen=cell)
     # Of one name whatever it is coloured by: the map and the reader's view of it stay, only colours change.
     name = f"space-map-{key}-{cell}-{near_m is None}"
     maps.draw(
         name,
-        [layer],
+        layers,
         bounds,
         width=640,
         height=560,

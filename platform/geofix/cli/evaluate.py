@@ -167,6 +167,28 @@ def show_places(name: str, rows: list[dict[str, Any]], threshold_m: float) -> No
 
 @app.command()
 @command
+def summarize(json: JsonOption = False) -> None:
+    """Count accuracy by region anew for evaluations whose summary is missing or no longer fits.
+
+    Every evaluation writes its own. Regions that photos were given since make it unfit, and the dashboard
+    then counts from the rows.
+
+    Example: geofix evaluate summarize
+    """
+    from geofix.database.engine import connect
+    from geofix.database.queries.region_summary import write_lacking
+
+    with connect() as conn:
+        names = write_lacking(conn)
+    emit(
+        {"summarized": names},
+        as_json=json,
+        human=lambda: say(f"{counted(len(names), 'evaluation')} summarized"),
+    )
+
+
+@app.command()
+@command
 def pictures(
     name: NameArgument,
     out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; default: NAME-photos.png here.")] = None,

@@ -55,9 +55,14 @@ def answer(conn: Connection, evaluation_id: int, found: Prepared, span: tuple[in
     """Ask the photos of one range, in place of what is stored for it; returns their number.
 
     Raises:
-        UsageError: The evaluation has been removed.
+        UsageError: The evaluation has been removed, or its code set has other codes by now.
     """
-    _require(conn, evaluation_id)
+    begun = queries.made_with(conn, evaluation_id)
+    if begun != found.request.config.get("codes"):
+        raise UsageError(
+            f"The codes of evaluation {found.request.name} were replaced after it had begun.",
+            hint="Submit the evaluation again.",
+        )
     queries.forget_span(conn, evaluation_id, *span)
     return predict(conn, evaluation_id, found.request, found.model, found.snapshot, span=span)
 
@@ -71,14 +76,6 @@ def complete(conn: Connection, evaluation_id: int, name: str, *, replace: bool) 
     Raises:
         UsageError: The name is taken and `replace` is off, or the evaluation has been removed.
     """
-    _require(conn, evaluation_id)
+    queries.made_with(conn, evaluation_id)
     queries.take_name(conn, evaluation_id, name, replace=replace)
     return measure(conn, name)
-
-
-def _require(conn: Connection, evaluation_id: int) -> None:
-    if not queries.is_there(conn, evaluation_id):
-        raise UsageError(
-            f"Evaluation {evaluation_id}, which this chunk belongs to, has been removed.",
-            hint="Submit the evaluation again.",
-        )

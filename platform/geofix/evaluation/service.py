@@ -17,7 +17,7 @@ from geofix.database.queries import evaluations as queries
 from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
 from geofix.database.queries.snapshots import SnapshotRow
-from geofix.errors import BadInputError, UsageError
+from geofix.errors import BadInputError, TransientError, UsageError
 from geofix.evaluation.compare import compare_errors, counting
 from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.evaluation.run import Request, run_evaluation
@@ -91,9 +91,10 @@ def prepare(
     Raises:
         UsageError: Neither model nor code set is named, or the localizer does not search photos.
         BadInputError: Authors are to be excluded and none is known.
+        TransientError: The code set was refreshed at this moment.
     """
     row = stored_snapshot(conn, snapshot)
-    chosen = None if code_set is None else code_queries.find_code_set(conn, code_set)
+    chosen, codes = (None, None) if code_set is None else code_queries.find_with_stamp(conn, code_set)
     if chosen is not None:
         model_row = model_queries.find_model_by_id(conn, chosen.model_id)
         if model is not None and model != model_row.name:
@@ -103,6 +104,8 @@ def prepare(
     else:
         model_row = model_queries.find_model(conn, model)
     fitted = fit(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
+    if chosen is not None and code_queries.find_with_stamp(conn, chosen.name)[1] != codes:
+        raise TransientError(f"Codes of {chosen.name} were replaced at this moment.", hint="Try again.")
     asked, exclude, protocol = fitted.localizer, None, EvaluationProtocol()
     if exclude_author:
         asked, exclude = without_own_author(conn, cast(Localizer, fitted.localizer), row.snapshot_id)
@@ -122,7 +125,7 @@ def prepare(
         region_ewkb=region,
         k=k,
         temperature=None if chosen is None else chosen.temperature,
-        config={"localizer": localizer, "within": within},
+        config={"localizer": localizer, "within": within} | ({} if codes is None else {"codes": codes}),
         protocol=protocol,
         exclude=exclude,
     )

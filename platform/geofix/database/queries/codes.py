@@ -262,6 +262,16 @@ def ready_stamp(conn: Connection, code_set: CodeSet) -> str:
     )
 
 
+def find_with_stamp(conn: Connection, name: str) -> tuple[CodeSet, str | None]:
+    """The code set of a name as `find_code_set`, and its name among `ready_stamps` if it is one of them.
+
+    Whoever finds the same stamp later has seen the same codes all the while.
+    """
+    stamps = ready_stamps(conn)
+    found = find_code_set(conn, name)
+    return found, next((item for item in stamps if item.startswith(f"{found.code_set_id}-")), None)
+
+
 def sample_photo_embeddings(conn: Connection, code_set: CodeSet, limit: int) -> NDArray[np.float16]:
     """Up to `limit` photo embeddings (n, D) of the code set's model, always the same ones."""
     query = sql.SQL(SAMPLE).format(sql.Literal(code_set.model_id), sql.Literal(limit))

@@ -28,20 +28,23 @@ SELECT EXISTS (SELECT FROM geofix.evaluation_photo WHERE evaluation_id = geofix.
 """
 COMPARISON = "SELECT comparison FROM geofix.evaluation WHERE evaluation_id = geofix.evaluation_id(%(name)s)"
 # The photos of `evaluation_hits`, before a distance leaves some out. `mix` orders them at random, always in the same way.
+# Each photo is looked up by its id: the planner would rather read all photos there are, with every core.
 ASKED = """
 SELECT ep.photo_id, p.s2_id, public.ST_X(p.geom), public.ST_Y(p.geom), coalesce(p.gps_accuracy_m, 0)::float8,
        coalesce(r.error_m, 'NaN'), coalesce(ep.nearest_training_m, 'NaN'),
        coalesce(ep.training_photos_in_cell::float4, 'NaN'), hashint8(ep.photo_id)
 FROM geofix.evaluation e
 JOIN geofix.evaluation_photo ep USING (evaluation_id)
-JOIN geofix.photo_record p ON p.photo_id = ep.photo_id
+CROSS JOIN LATERAL (SELECT * FROM geofix.photo_record o WHERE o.photo_id = ep.photo_id OFFSET 0) AS p
 LEFT JOIN geofix.prediction r ON r.evaluation_id = ep.evaluation_id AND r.photo_id = ep.photo_id AND r.rank = 1
 WHERE e.evaluation_id = geofix.evaluation_id(%(name)s) AND (r.photo_id IS NOT NULL OR e.missing_policy = 'wrong')
 ORDER BY ep.photo_id
 """
 REGION_OF = """
 SELECT ep.photo_id, pr.region_id
-FROM geofix.evaluation_photo ep JOIN geofix.photo_region pr ON pr.photo_id = ep.photo_id AND pr.level = %(level)s
+FROM geofix.evaluation_photo ep
+CROSS JOIN LATERAL (SELECT o.region_id FROM geofix.photo_region o
+                    WHERE o.photo_id = ep.photo_id AND o.level = %(level)s OFFSET 0) AS pr
 WHERE ep.evaluation_id = geofix.evaluation_id(%(name)s)
 """
 REGION = "SELECT region_id FROM geofix.region WHERE level = %(level)s AND code = %(code)s"

@@ -13,6 +13,7 @@ from shapely import to_wkb
 
 from geofix.database.bulk import copy_rows, read_columns
 from geofix.database.engine import Connection
+from geofix.database.queries import region_summary
 from geofix.errors import NotFoundError, UsageError
 
 FIND = "SELECT * FROM geofix.evaluation WHERE name = %(name)s"
@@ -52,7 +53,7 @@ FORGET_SPAN = """
 DELETE FROM geofix.prediction r USING geofix.photo_record p
 WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_id BETWEEN %(first)s AND %(last)s
 """
-IS_THERE = "SELECT 1 FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
+MADE_WITH = "SELECT config ->> 'codes' FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
 RENAME = """
 UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s
 """
@@ -157,9 +158,19 @@ def spans_to_ask(
     return conn.execute(SPANS, values).fetchall()
 
 
-def is_there(conn: Connection, evaluation_id: int) -> bool:
-    """Whether an evaluation has this id."""
-    return conn.execute(IS_THERE, {"evaluation_id": evaluation_id}).fetchone() is not None
+def made_with(conn: Connection, evaluation_id: int) -> str | None:
+    """Which state of a code set an evaluation was begun with; None where it searches none.
+
+    Raises:
+        UsageError: No evaluation has this id.
+    """
+    row = conn.execute(MADE_WITH, {"evaluation_id": evaluation_id}).fetchone()
+    if row is None:
+        raise UsageError(
+            f"Evaluation {evaluation_id}, which this chunk belongs to, has been removed.",
+            hint="Submit the evaluation again.",
+        )
+    return None if row[0] is None else str(row[0])
 
 
 def forget_span(conn: Connection, evaluation_id: int, first: int, last: int) -> None:
@@ -293,10 +304,11 @@ def delete_evaluation(conn: Connection, name: str) -> bool:
 
 
 def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]) -> None:
-    """Store the metrics document."""
+    """Store the metrics document, and beside it accuracy by region: the last step of every evaluation."""
     conn.execute(
         SET_METRICS, {"evaluation_id": evaluation_id, "metrics": Jsonb(dict(metrics)), "n": metrics["n"]}
     )
+    region_summary.write(conn, evaluation_id)
 
 
 def by_region(conn: Connection, name: str, level: str, threshold_m: float) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -18,8 +19,10 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from geofix.database.schema.columns import (
+    SCHEMA,
     document,
     identifier,
     metadata,
@@ -113,4 +116,59 @@ prediction = Table(
         postgresql_where=text("rank = 1"),
     ),
     comment="One row per photo and rank",
+)
+
+
+accuracy_change = Table(
+    "accuracy_change",
+    metadata,
+    identifier("change_id"),
+    reference("evaluation_id", "evaluation.evaluation_id", nullable=True, index=True),
+    Column("level", Text, comment="of regions that photos were given; null: of all"),
+    Column("first_photo_id", BigInteger, comment="null: any photo"),
+    Column("last_photo_id", BigInteger),
+    comment="Statements that changed what accuracy is counted from, written by triggers: of one evaluation, else of a "
+    "range of photos",
+)
+
+
+region_summary = Table(
+    "region_summary",
+    metadata,
+    reference("evaluation_id", "evaluation.evaluation_id"),
+    Column("level", Text, nullable=False, comment="of the regions; empty: everywhere"),
+    Column("distances_m", ARRAY(Double), nullable=False),
+    Column("comparison", Text, nullable=False, comment="of the evaluation when it was counted"),
+    Column("missing_policy", Text, nullable=False, comment="of the evaluation when it was counted"),
+    Column("changes", BigInteger, nullable=False, comment="rows of the log that concerned it"),
+    Column("first_photo_id", BigInteger, comment="of the photos asked; null: none"),
+    Column("last_photo_id", BigInteger),
+    Column("west", Double, comment="box around the photos that count, in degrees"),
+    Column("south", Double),
+    Column("east", Double),
+    Column("north", Double),
+    stamp("written_at"),
+    PrimaryKeyConstraint("evaluation_id", "level"),
+    comment="What accuracy by region was counted from; it fits while no further change is in the log",
+)
+
+
+region_accuracy = Table(
+    "region_accuracy",
+    metadata,
+    Column("evaluation_id", BigInteger, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("distance_m", Double, nullable=False),
+    Column("region_id", BigInteger, nullable=False, comment="0: outside every region"),
+    Column("n", BigInteger, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+    Column("answered", BigInteger, nullable=False),
+    Column("median_m", Double, nullable=False, comment="infinite where half are not answered"),
+    PrimaryKeyConstraint("evaluation_id", "level", "distance_m", "region_id"),
+    ForeignKeyConstraint(
+        ["evaluation_id", "level"],
+        [f"{SCHEMA}.region_summary.evaluation_id", f"{SCHEMA}.region_summary.level"],
+        ondelete="CASCADE",
+    ),
+    comment="Photos, hits and median per region and distance, as accuracy_by_region counts them",
 )

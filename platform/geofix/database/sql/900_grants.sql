@@ -31,11 +31,13 @@ GRANT INSERT, UPDATE ON geofix.job, geofix.worker, geofix.query, geofix.evaluati
   geofix.prediction, geofix.model, geofix.snapshot, geofix.snapshot_photo, geofix.recall_check, geofix.photo_record,
   geofix.photo_region, geofix.sequence, geofix.dataset, geofix.aerial_raster, geofix.aerial_tile, geofix.grid_cell,
   geofix.region, geofix.region_part, geofix.reject, geofix.code_set, geofix.cell_block, geofix.stage_run,
-  geofix.partition, geofix.partition_class, geofix.partition_cell TO geofix_writer;
-GRANT INSERT ON geofix.job_event, geofix.audit TO geofix_writer;
+  geofix.partition, geofix.partition_class, geofix.partition_cell, geofix.region_summary,
+  geofix.region_accuracy TO geofix_writer;
+GRANT INSERT ON geofix.job_event, geofix.audit, geofix.accuracy_change TO geofix_writer;
 GRANT DELETE ON geofix.prediction, geofix.evaluation_photo, geofix.evaluation, geofix.snapshot_photo,
   geofix.region_part, geofix.grid_cell, geofix.photo_region, geofix.reject, geofix.cell_block, geofix.worker,
-  geofix.stage_run, geofix.partition, geofix.partition_class, geofix.partition_cell TO geofix_writer;
+  geofix.stage_run, geofix.partition, geofix.partition_class, geofix.partition_cell, geofix.region_accuracy
+  TO geofix_writer;
 -- Embeddings are added to leaves that the owner made when the model was registered.
 GRANT INSERT ON ALL TABLES IN SCHEMA geofix_leaf TO geofix_writer;
 ALTER DEFAULT PRIVILEGES IN SCHEMA geofix_leaf GRANT INSERT ON TABLES TO geofix_writer;
