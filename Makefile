@@ -34,13 +34,14 @@ demo: setup ## Build, train and evaluate on the built-in world, then serve the d
 test: setup-tests ## Run all tests.
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: setup ## Measure what is promised, row by row; BENCHMARKS='search matrix' for some, figures in out/bench.
-	@mkdir -p out/bench
+bench: setup ## Measure what is promised and print the table; BENCHMARKS='search matrix' for some, figures in out/bench.
+	@mkdir -p out/bench; rm -f $(BENCHMARKS:%=out/bench/%.json)
 	@for name in $(BENCHMARKS); do echo "== $$name"; \
 	  case $$name in search|search_regions) kept="--keep $(BENCH_HOME) --rows $(ROWS)";; \
 	    load_codes|matrix) kept="--rows $(ROWS)";; refresh) kept="--rows $(REFRESH_ROWS)";; *) kept="";; esac; \
 	  $(BIN)/python "benchmarks/$$name.py" $$kept --json "$(CURDIR)/out/bench/$$name.json"; done
 	@rm -rf "$(BENCH_HOME)"
+	@$(BIN)/python benchmarks/_table.py out/bench $(BENCHMARKS)
 
 bench-scale: setup ## Curves of docs/scaling.md, up to ROWS codes (10000000 by option); goes on where it was stopped.
 	@$(BIN)/python benchmarks/scaling.py --keep "$(SCALE_HOME)" --max-rows $(ROWS)
