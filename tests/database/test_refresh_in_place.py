@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import shapely
 from pgvector import HalfVector
+from psycopg.types.json import Jsonb
 from small_world import DIMENSION, TOWNS
 
 pytest.importorskip("timm", reason="needs the extra `train`")
@@ -18,6 +19,7 @@ from geofix.codes.index import build_index
 from geofix.codes.refresh import refresh_region
 from geofix.database.engine import connect
 from geofix.database.queries import codes as code_queries
+from geofix.database.queries import evaluations
 from geofix.database.queries import refresh as queries
 
 
@@ -77,8 +79,9 @@ def test_both_ways_write_the_same_codes(conn, joint, new_photos, monkeypatch):
     for name, share in (("here", 10.0), ("anew", -1.0)):
         monkeypatch.setattr(refresh, "MOST_SHARE", share)
         build(conn, name, recipe="cellmean")
-        for region in (around(*NEW), around(*TOWNS[0])):
-            assert refresh_region(conn, name, region)["in_place"] == (share > 0)
+        for given, what in ((None, "added"), (["streets"], "removed"), (None, "added")):
+            made = refresh_region(conn, name, around(*NEW), datasets=given)
+            assert made[what] > 3 and made["in_place"] == (share > 0)
         after, ids, stored = codes(conn, name)
         found[name] = (ids.tolist(), stored.tobytes(), flags(conn, after, ids), counted(conn, after))
     assert found["here"] == found["anew"]
@@ -103,6 +106,57 @@ def test_an_evaluation_keeps_no_reference_to_codes_that_it_was_not_made_with(
     assert before not in code_queries.ready_stamps(conn)  # nobody takes what they hold for the new codes
     conn.execute("DELETE FROM evaluation WHERE name = 'of old codes'")
     conn.commit()
+
+
+def test_an_evaluation_that_ends_after_a_refresh_does_not_refer_to_its_codes(
+    conn, joint, new_photos, in_place
+):
+    build(conn)
+    found, stamp = code_queries.find_with_stamp(conn, "live")
+    insert = (
+        "INSERT INTO evaluation (name, localizer, code_set_id, split, search_method, comparison,"
+        " missing_policy, n, software_version, config)"
+        " VALUES (%s, 'cellcode', %s, 'val', 'exact', '<=', 'wrong', 0, '0', %s)"
+        " RETURNING evaluation_id"
+    )
+    refers = "SELECT code_set_id FROM evaluation WHERE evaluation_id = %s"
+    with connect() as other:  # begun before, committed after
+        first, second = (
+            other.execute(insert, (name, found.code_set_id, Jsonb({"codes": stamp}))).fetchone()[0]
+            for name in ("before", "beside")
+        )
+        evaluations.let_go_of_replaced_codes(other, first)
+        assert other.execute(refers, (first,)).fetchone() == (found.code_set_id,)
+        other.rollback()
+        first, second = (
+            other.execute(insert, (name, found.code_set_id, Jsonb({"codes": stamp}))).fetchone()[0]
+            for name in ("before", "beside")
+        )
+        if in_place:  # a successor waits for the evaluation before it drops the old set
+            refresh_region(conn, "live", around(*NEW))
+        else:
+            queries.lock_code_set(conn, found)  # one is at work at this moment
+        evaluations.let_go_of_replaced_codes(other, second)
+        assert other.execute(refers, (second,)).fetchone() == (None,)
+        other.rollback()
+
+
+def test_a_refresh_that_waited_goes_on_from_what_the_other_left(conn, joint, new_photos, monkeypatch):
+    monkeypatch.setattr(refresh, "MOST_SHARE", 10.0)
+    build(conn)
+    original, first = refresh.alone, []
+
+    def waits(*arguments):
+        if not first:  # between looking the set up and having it for itself
+            first.append(None)
+            with connect() as other:
+                refresh_region(other, "live", around(*NEW))
+        return original(*arguments)
+
+    monkeypatch.setattr(refresh, "alone", waits)
+    refresh_region(conn, "live", around(*NEW), datasets=["streets"])
+    notes = code_queries.find_code_set(conn, "live").config["refreshed"]
+    assert len(notes) == 2 and notes[0]["added"] == notes[1]["removed"] > 3
 
 
 def graph(conn):
@@ -156,6 +210,8 @@ def test_the_index_takes_rows_in_until_too_many_of_it_are_dead(conn, joint, othe
         assert found.index_parameters.get("dead_entries", 0) == dead, turn
         assert (graph(conn) == built) == (turn < refresh.MOST_OVERLAPS)
         assert (now == ids).all() and found.index_parameters["m"] == 8
+        # Many cells of a worn region come from the index, too.
+        assert code_queries.search(conn, found, HalfVector(stored[0]), 20, exact_below=0)[1] == "hnsw"
         for row in range(0, len(ids), 7):  # every code is found by itself, by the index
             best, method = code_queries.search(conn, found, HalfVector(stored[row]), 6, exact_below=0)
             assert method == "hnsw" and ids[row] in best
@@ -186,6 +242,8 @@ def test_what_a_fault_left_in_the_index_counts_as_dead(conn, joint, other_photos
     conn.commit()
     made = refresh_region(conn, "live", around(*TOWNS[0]))
     assert made["index"]["dead_entries"] == 2 * made["changed"] > 0
+    kept = code_queries.find_code_set(conn, "live").index_parameters
+    assert kept["dead_entries"] == 2 * made["changed"]
     # A new index has none of them; the table keeps the rows, which no later refresh counts again.
     conn.execute("SELECT pg_stat_force_next_flush()")
     conn.commit()

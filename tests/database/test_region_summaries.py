@@ -15,6 +15,7 @@ from geofix.database.backup import backup, restore
 from geofix.database.engine import connect
 from geofix.database.queries import evaluations, region_summary
 from geofix.database.queries.photo_regions import assign_regions
+from geofix.database.sqlfiles import apply_sql_files
 from geofix.settings import get_settings
 
 DISTANCES = region_summary.DISTANCES_M
@@ -248,6 +249,18 @@ def test_the_box_is_that_of_the_photos_that_count(world):
         assert region_summary.read_box(conn, "e0") is None
 
 
+def test_a_summary_asked_for_by_the_time_of_its_evaluation_is_that_of_no_other(world):
+    with connect() as conn:
+        stored = str(pd.Timestamp(evaluations.find_evaluation(conn, "e0")["created_at"]))
+        rows = region_summary.read(conn, "e0", "country", 25, created_at=stored)
+        pd.testing.assert_frame_equal(rows, region_summary.read(conn, "e0", "country", 25))
+        assert region_summary.read_box(conn, "e0", created_at=stored) == region_summary.read_box(conn, "e0")
+        conn.execute("UPDATE evaluation SET created_at = created_at + interval '1 microsecond'")
+        assert region_summary.read(conn, "e0", "country", 25, created_at=stored) is None
+        assert region_summary.read_box(conn, "e0", created_at=stored) is None
+        assert region_summary.read(conn, "e0", "country", 25) is not None
+
+
 def test_an_evaluation_takes_its_summary_along(world):
     left = "SELECT count(*) FROM {}".format
     with connect() as conn:
@@ -312,3 +325,19 @@ def test_the_log_is_emptied_and_what_fitted_still_does(world, monkeypatch):
         conn.rollback()
         region_summary.write_lacking(conn)
         assert differing(conn) == ([], ALL)
+
+
+def test_no_distance_counts_nothing(world):
+    with connect("reader") as conn:
+        assert conn.execute(BY_REGION, ("e0", "country", None)).fetchall() == []
+
+
+def test_the_functions_are_applied_again_while_somebody_writes(world):
+    """Every start of the servers applies them: that must wait for nobody."""
+    with connect() as writing, connect() as applying:
+        writing.execute("UPDATE prediction SET error_m = error_m")
+        writing.execute("DELETE FROM photo_region WHERE photo_id < 0")
+        applying.execute("SET LOCAL lock_timeout = '2s'")
+        apply_sql_files(applying)
+        applying.rollback()
+        writing.rollback()

@@ -43,6 +43,16 @@ WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_i
 -- MADE_WITH
 SELECT config ->> 'codes' FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s
 
+-- LET_GO
+UPDATE geofix.evaluation e SET code_set_id = NULL
+WHERE e.evaluation_id = %(evaluation_id)s AND e.config ? 'codes' AND e.code_set_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM unnest(%(held)s::text[]) AS h (codes) WHERE h.codes = e.config ->> 'codes')
+
+-- HOLD_CODES
+SELECT s.code_set_id || '-' || to_char(s.ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set s
+WHERE s.code_set_id = (SELECT e.code_set_id FROM geofix.evaluation e WHERE e.evaluation_id = %(evaluation_id)s)
+FOR SHARE OF s SKIP LOCKED
+
 -- RENAME
 UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s
 

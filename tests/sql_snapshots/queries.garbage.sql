@@ -86,7 +86,7 @@ WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind = 'r' AND s.n_d
 ORDER BY 1
 
 -- VACUUM
-VACUUM (ANALYZE) {leaf}
+VACUUM (ANALYZE, INDEX_CLEANUP ON) {leaf}
 
 -- SIZE
 SELECT pg_total_relation_size(to_regclass(%(leaf)s))

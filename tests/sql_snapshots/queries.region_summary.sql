@@ -54,9 +54,14 @@ FROM geofix.fitting_summary s
 LEFT JOIN geofix.region_accuracy a
   ON a.evaluation_id = s.evaluation_id AND a.level = s.level AND a.distance_m = %(distance_m)s
 WHERE s.evaluation = %(name)s AND s.level = %(level)s AND %(distance_m)s = ANY (s.distances_m)
+  AND (%(created_at)s::timestamptz IS NULL OR EXISTS (
+       SELECT FROM geofix.evaluation e WHERE e.evaluation_id = s.evaluation_id AND e.created_at = %(created_at)s::timestamptz))
 
 -- READ_BOX
-SELECT west, south, east, north FROM geofix.fitting_summary WHERE evaluation = %(name)s AND level = %(level)s
+SELECT s.west, s.south, s.east, s.north FROM geofix.fitting_summary s
+WHERE s.evaluation = %(name)s AND s.level = %(level)s
+  AND (%(created_at)s::timestamptz IS NULL OR EXISTS (
+       SELECT FROM geofix.evaluation e WHERE e.evaluation_id = s.evaluation_id AND e.created_at = %(created_at)s::timestamptz))
 
 -- WITHOUT
 SELECT e.evaluation_id, e.name FROM geofix.evaluation e

@@ -60,6 +60,9 @@ SELECT EXISTS (SELECT FROM geofix.shard_piece WHERE code_set_id = %(code_set_id)
 -- TRY_LOCK
 SELECT pg_try_advisory_lock(hashtext('geofix.shard_move'), %(key)s)
 
+-- LOCK_FOR_NOW
+SELECT pg_advisory_xact_lock(hashtext('geofix.shard_move'), %(key)s)
+
 -- UNLOCK
 SELECT pg_advisory_unlock(hashtext('geofix.shard_move'), %(key)s)
 

@@ -293,6 +293,16 @@ def test_what_the_kernels_are_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
     halves.summing_kernels.cache_clear()
 
 
+def test_queries_may_lie_in_any_order() -> None:
+    rng = np.random.default_rng(3)
+    ids = np.sort(rng.choice(1 << 40, 500, replace=False)).astype(np.int64)
+    matrix = CellMatrix.from_rows(ids, rng.normal(size=(500, 32)).astype(np.float16))
+    queries = rng.normal(size=(5, 32)).astype(np.float16).astype(np.float32)
+    wanted = matrix.search(queries, 7)
+    found = matrix.search(np.asfortranarray(queries), 7)
+    assert (found[0] == wanted[0]).all() and (found[1] == wanted[1]).all()
+
+
 def test_faults() -> None:
     ids, codes, queries = make()
     cells = CellMatrix.from_rows(ids, codes)

@@ -48,7 +48,7 @@ def products(queries: Scores, codes: Codes, rows: int) -> Products:
     if len(queries) < _MANY and codes.dtype == np.float16 and codes.flags.c_contiguous and codes.shape[1]:
         kernels = summing_kernels()
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is told apart
-            halves = queries.astype(np.float16)
+            halves = queries.astype(np.float16, order="C")
         if kernels is not None and np.array_equal(halves, queries):
             return Direct(kernels, halves, codes)
     return Widened(queries, codes, rows)

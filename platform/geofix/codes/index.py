@@ -15,7 +15,7 @@ from geofix.codes.matrix import CellMatrix
 from geofix.database.engine import Connection
 from geofix.database.queries import codes as code_queries
 from geofix.database.queries.codes import CodeSet
-from geofix.database.queries.shard_pieces import is_distributed
+from geofix.database.queries.shard_pieces import is_distributed, lock_for_now
 from geofix.database.shard_moves import index_pieces
 from geofix.errors import UsageError
 from geofix.log import progress
@@ -58,6 +58,7 @@ def build_index(
     if is_distributed(conn, code_set.code_set_id):
         size = index_pieces(conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes)
     else:
+        lock_for_now(conn, code_set.code_set_id)  # a refresh writes into the leaf
         size = code_queries.build_hnsw(
             conn, code_set, m=m, ef_construction=ef_construction, memory_bytes=memory_bytes, parallel=parallel
         )

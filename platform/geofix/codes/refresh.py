@@ -93,6 +93,7 @@ def refresh_region(
     code_set = code_queries.find_ready(conn, name)
     with alone(conn, code_set.code_set_id, name):
         queries.lock_code_set(conn, code_set)
+        code_set = code_queries.find_ready(conn, name)  # as whoever had the lock before has left it
         model = model_queries.find_model_by_id(conn, code_set.model_id)
         held = queries.cells_of(conn, code_set)
         before = held[centres_inside(held, region_ewkb)]
@@ -105,26 +106,32 @@ def refresh_region(
         if len(before) == len(held) and not len(new.made.ids):
             raise BadInputError(f"Code set {name} would be empty.", hint="Drop it with `geofix codes drop`.")
         change = _change(conn, code_set, before, new.made)
+        result: dict[str, Any] = {"code_set": name, "cells": code_set.cells, "in_region": len(new.made.ids)}
+        result |= {**change.counts, "in_place": True, "mean_prototypes": len(new.mean_prototypes)}
+        if not len(change.replaced) and not len(change.rows.ids):  # whoever holds the codes may keep them
+            return result | {"bytes": code_set.bytes}
         dead = queries.dead_entries(conn, code_set) + len(change.replaced)
-        in_place = _may_stay(conn, code_set, region_ewkb, max(dead, len(change.rows.ids)))
+        in_place = _may_stay(conn, code_set, region_ewkb, change, dead)
         config = _config(code_set, region_ewkb, before, new, change.counts, in_place)
         write = _replaced if in_place else _succeeded
         made, more = write(conn, code_set, config, change, dead, memory_bytes)
         conn.commit()
     code_queries.drop_replaced(conn, name)
     _log.info("code set refreshed", name=name, in_place=in_place, **change.counts)
-    result: dict[str, Any] = {"code_set": name, "cells": made.cells, "in_region": len(new.made.ids)}
-    result |= {**change.counts, "in_place": in_place}
-    return result | {"mean_prototypes": len(new.mean_prototypes), "bytes": made.bytes, **more}
+    return result | {"cells": made.cells, "in_place": in_place, "bytes": made.bytes, **more}
 
 
-def _may_stay(conn: Connection, code_set: CodeSet, region: bytes, most: int) -> bool:
-    """Whether rows may be replaced where they are; `most` of them go, or come, in all."""
-    key = code_set.code_set_id
+def _may_stay(conn: Connection, code_set: CodeSet, region: bytes, change: _Change, dead: int) -> bool:
+    """Whether rows may be replaced where they are; `dead` entries would be in the index then."""
+    key, most = code_set.code_set_id, max(dead, len(change.rows.ids))
     if is_distributed(conn, key) or move_of(conn, key) is not None or most > MOST_SHARE * code_set.cells:
         return False
+    counted = int(code_set.index_parameters.get("dead_entries", 0))
+    # What was rolled back has left entries, too, and it may have been here.
+    overlaps = (dead - len(change.replaced) - counted) // max(1, len(change.rows.ids))
+    if not counted or not len(change.replaced):  # no earlier one, or nothing that adds to them
+        return overlaps < MOST_OVERLAPS
     box = shapely.box(*shapely.from_wkb(region).bounds)
-    overlaps = 0
     for note in reversed(code_set.config.get("refreshed", [])):
         if not note.get("in_place"):  # all was written anew then
             break

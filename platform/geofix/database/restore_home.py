@@ -44,6 +44,11 @@ DELETE FROM geofix.shard_piece WHERE state <> 'live';
 UPDATE geofix.shard_piece SET shard_id = NULL;
 DELETE FROM geofix.shard
 """
+# Restored indexes were built from the rows that there are.
+FRESH_INDEXES = """
+UPDATE geofix.code_set SET index_parameters = index_parameters - 'dead_entries' - 'dead_before'
+WHERE index_parameters ?| '{dead_entries,dead_before}'
+"""
 AT_HOME = """
 SELECT DISTINCT c.name FROM geofix.shard_piece p JOIN geofix.code_set c USING (code_set_id)
 WHERE p.state = 'live' AND c.state IN ('ready', 'stale') ORDER BY 1

@@ -32,7 +32,7 @@ def pieces_on(
 
 @contextmanager
 def alone(conn: Connection, code_set_id: int, name: str) -> Iterator[None]:
-    """Let no other process move, drop or clear the pieces of this code set meanwhile; commits.
+    """Let no other process move, refresh or index this code set, or clear its pieces, meanwhile; commits.
 
     Raises:
         TransientError: One does.
@@ -42,7 +42,8 @@ def alone(conn: Connection, code_set_id: int, name: str) -> Iterator[None]:
         conn.commit()
         if time.monotonic() > until:
             raise TransientError(
-                f"Another process is moving code set {name}.", hint="Wait until it has ended."
+                f"Another process is moving, refreshing or indexing code set {name}.",
+                hint="Wait until it has ended.",
             )
         time.sleep(0.2)
     conn.commit()

@@ -15,7 +15,7 @@ from geofix.database.queries.code_ranges import unfinished
 from geofix.database.queries.codes import find_code_set
 from geofix.database.queries.leaves import orphan_leaves
 from geofix.database.queries.shards import moves_under_way
-from geofix.database.restore_home import AT_HOME, FORGET_SHARDS
+from geofix.database.restore_home import AT_HOME, FORGET_SHARDS, FRESH_INDEXES
 from geofix.database.shard_moves import distribute, memory_needed_mb
 from geofix.database.shards import HERE
 from geofix.database.sqlfiles import drift
@@ -84,6 +84,7 @@ def restore_and_migrate(
     with psycopg.connect(url) as conn:
         register_vector(conn)
         conn.execute(FORGET_SHARDS)
+        conn.execute(FRESH_INDEXES)
         conn.commit()
         for name in [row[0] for row in conn.execute(AT_HOME).fetchall()]:
             try:

@@ -58,7 +58,7 @@ def answer(conn: Connection, evaluation_id: int, found: Prepared, span: tuple[in
         UsageError: The evaluation has been removed, or its code set has other codes by now.
     """
     begun = queries.made_with(conn, evaluation_id)
-    if begun != found.request.config.get("codes"):
+    if begun is not None and begun != found.request.config.get("codes"):
         raise UsageError(
             f"The codes of evaluation {found.request.name} were replaced after it had begun.",
             hint="Submit the evaluation again.",
@@ -78,4 +78,6 @@ def complete(conn: Connection, evaluation_id: int, name: str, *, replace: bool) 
     """
     queries.made_with(conn, evaluation_id)
     queries.take_name(conn, evaluation_id, name, replace=replace)
-    return measure(conn, name)
+    result = measure(conn, name)
+    queries.let_go_of_replaced_codes(conn, evaluation_id)
+    return result

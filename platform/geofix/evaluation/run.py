@@ -88,7 +88,9 @@ def run_evaluation(
     """
     evaluation_id = register_evaluation(conn, request, model, snapshot, replace=replace)
     predict(conn, evaluation_id, request, model, snapshot)
-    return measure(conn, request.name)
+    result = measure(conn, request.name)
+    queries.let_go_of_replaced_codes(conn, evaluation_id)
+    return result
 
 
 def register_evaluation(

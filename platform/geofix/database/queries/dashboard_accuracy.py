@@ -1,8 +1,10 @@
 """What the accuracy page reads of an evaluation: its photos with their first answers, as columns of numbers.
 
-They are read once, by binary COPY, and every share, median and curve of the page is counted from them in memory
-(`geofix_dashboard.accuracy_tables`): 60 bytes a photo, where one statement for each distance, level and place would
-look up the same photos again. Shapes, pictures and single answers are read for what is shown alone.
+Shares by region and of all photos at the distances of the page come from the evaluation's own summary while it fits
+(`region_summary`). For all else, curves, cells, places within places and other distances, the photos are read once, by
+binary COPY, and it is counted from them in memory (`geofix_dashboard.accuracy_tables`): 68 bytes a photo, where one
+statement for each distance, level and place would look up the same photos again. Shapes, pictures and single answers are
+read for what is shown alone.
 """
 
 from __future__ import annotations

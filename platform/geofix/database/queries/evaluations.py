@@ -54,6 +54,18 @@ DELETE FROM geofix.prediction r USING geofix.photo_record p
 WHERE r.evaluation_id = %(evaluation_id)s AND p.photo_id = r.photo_id AND p.s2_id BETWEEN %(first)s AND %(last)s
 """
 MADE_WITH = "SELECT config ->> 'codes' FROM geofix.evaluation WHERE evaluation_id = %(evaluation_id)s"
+# A refresh does not see an evaluation that is not committed yet. Where it is at work on the row at this moment, its codes
+# are about to be others: waiting for it could be waiting for each other.
+LET_GO = """
+UPDATE geofix.evaluation e SET code_set_id = NULL
+WHERE e.evaluation_id = %(evaluation_id)s AND e.config ? 'codes' AND e.code_set_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM unnest(%(held)s::text[]) AS h (codes) WHERE h.codes = e.config ->> 'codes')
+"""
+HOLD_CODES = """
+SELECT s.code_set_id || '-' || to_char(s.ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set s
+WHERE s.code_set_id = (SELECT e.code_set_id FROM geofix.evaluation e WHERE e.evaluation_id = %(evaluation_id)s)
+FOR SHARE OF s SKIP LOCKED
+"""
 RENAME = """
 UPDATE geofix.evaluation SET name = %(name)s, config = config - 'in_the_making' WHERE evaluation_id = %(evaluation_id)s
 """
@@ -171,6 +183,15 @@ def made_with(conn: Connection, evaluation_id: int) -> str | None:
             hint="Submit the evaluation again.",
         )
     return None if row[0] is None else str(row[0])
+
+
+def let_go_of_replaced_codes(conn: Connection, evaluation_id: int) -> None:
+    """Take the reference to its code set from an evaluation if that has other codes by now; the caller commits soon.
+
+    From here on no refresh replaces them before the commit.
+    """
+    held = [row[0] for row in conn.execute(HOLD_CODES, {"evaluation_id": evaluation_id})]
+    conn.execute(LET_GO, {"evaluation_id": evaluation_id, "held": held})
 
 
 def forget_span(conn: Connection, evaluation_id: int, first: int, last: int) -> None:

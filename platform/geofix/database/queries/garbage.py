@@ -97,7 +97,8 @@ WHERE c.relnamespace = 'geofix_leaf'::regnamespace AND c.relkind = 'r' AND s.n_d
                   WHERE i.indrelid = c.oid AND a.amname = 'hnsw')
 ORDER BY 1
 """
-VACUUM = "VACUUM (ANALYZE) {leaf}"
+# Leaves forbid it: a vacuum that PostgreSQL itself begins, against wraparound, must not touch an HNSW index.
+VACUUM = "VACUUM (ANALYZE, INDEX_CLEANUP ON) {leaf}"
 SIZE = "SELECT pg_total_relation_size(to_regclass(%(leaf)s))"
 
 _PIECE = re.compile(r"cell_code_\d+_\d+_\d+$")

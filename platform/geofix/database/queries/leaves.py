@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS {leaf} (
   CONSTRAINT {parent_check} CHECK ({parent_column} = {parent_id}),
   CONSTRAINT {vector_check} CHECK (public.vector_dims({vector}) = {dimension}
     AND public.l2_norm({vector}) BETWEEN 0.99 AND 1.01)
-) WITH (autovacuum_enabled = false)
+) WITH (autovacuum_enabled = false, vacuum_index_cleanup = off)
 """
 UNIQUE_KEY = "CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {leaf} ({key})"
 PARENT_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {leaf} ({parent_column}, {key})"

@@ -77,9 +77,14 @@ FROM geofix.fitting_summary s
 LEFT JOIN geofix.region_accuracy a
   ON a.evaluation_id = s.evaluation_id AND a.level = s.level AND a.distance_m = %(distance_m)s
 WHERE s.evaluation = %(name)s AND s.level = %(level)s AND %(distance_m)s = ANY (s.distances_m)
+  AND (%(created_at)s::timestamptz IS NULL OR EXISTS (
+       SELECT FROM geofix.evaluation e WHERE e.evaluation_id = s.evaluation_id AND e.created_at = %(created_at)s::timestamptz))
 """
 READ_BOX = """
-SELECT west, south, east, north FROM geofix.fitting_summary WHERE evaluation = %(name)s AND level = %(level)s
+SELECT s.west, s.south, s.east, s.north FROM geofix.fitting_summary s
+WHERE s.evaluation = %(name)s AND s.level = %(level)s
+  AND (%(created_at)s::timestamptz IS NULL OR EXISTS (
+       SELECT FROM geofix.evaluation e WHERE e.evaluation_id = s.evaluation_id AND e.created_at = %(created_at)s::timestamptz))
 """
 WITHOUT = """
 SELECT e.evaluation_id, e.name FROM geofix.evaluation e
@@ -129,7 +134,9 @@ def write_lacking(conn: Connection) -> list[str]:
     return [str(name) for _, name in lacking]
 
 
-def read(conn: Connection, name: str, level: str, distance_m: float) -> pd.DataFrame | None:
+def read(
+    conn: Connection, name: str, level: str, distance_m: float, *, created_at: str | None = None
+) -> pd.DataFrame | None:
     """What accuracy by region is at a distance, as `accuracy_by_region` would count it now.
 
     Columns: region_id (0: outside every region), n, hits, answered, median_m (infinite where half are unanswered).
@@ -139,20 +146,23 @@ def read(conn: Connection, name: str, level: str, distance_m: float) -> pd.DataF
         name: The evaluation.
         level: Level of regions, or `EVERYWHERE`.
         distance_m: An answer counts within this many metres.
+        created_at: The moment at which the evaluation was stored, with its offset; None: whichever has the name now.
 
     Returns:
-        None where there is no summary that fits, or it is of other distances.
+        None where there is no summary that fits, it is of other distances, or another evaluation has the name.
     """
-    rows = frame(conn, READ, {"name": name, "level": level, "distance_m": float(distance_m)})
+    values = {"name": name, "level": level, "distance_m": float(distance_m), "created_at": created_at}
+    rows = frame(conn, READ, values)
     if rows.empty:
         return None
     whole = dict.fromkeys(("region_id", "n", "hits", "answered"), "int64")
     return rows.dropna(subset=["region_id"]).astype({**whole, "median_m": "float64"})
 
 
-def read_box(conn: Connection, name: str) -> Box | None:
-    """The box around the photos that count; None where there is no summary that fits."""
-    row = conn.execute(READ_BOX, {"name": name, "level": EVERYWHERE}).fetchone()
+def read_box(conn: Connection, name: str, *, created_at: str | None = None) -> Box | None:
+    """The box around the photos that count; None where `read` has none."""
+    values = {"name": name, "level": EVERYWHERE, "created_at": created_at}
+    row = conn.execute(READ_BOX, values).fetchone()
     if row is None:
         return None
     west, south, east, north = row

@@ -74,6 +74,8 @@ IS_DISTRIBUTED = (
 )
 # Held by the session, so that it is free when its process is gone, however that ended.
 TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('geofix.shard_move'), %(key)s)"
+# Until the transaction ends, beside whoever holds the same in this session.
+LOCK_FOR_NOW = "SELECT pg_advisory_xact_lock(hashtext('geofix.shard_move'), %(key)s)"
 UNLOCK = "SELECT pg_advisory_unlock(hashtext('geofix.shard_move'), %(key)s)"
 NOTICE_DEATH = "SELECT set_config('client_connection_check_interval', '1s', false)"
 
@@ -200,6 +202,11 @@ def try_lock(conn: Connection, code_set_id: int) -> bool:
     conn.execute(NOTICE_DEATH)
     row = conn.execute(TRY_LOCK, {"key": code_set_id % 2**31}).fetchone()
     return bool(row and row[0])
+
+
+def lock_for_now(conn: Connection, code_set_id: int) -> None:
+    """Wait for every move and refresh of this code set to end, and keep them out until this transaction does."""
+    conn.execute(LOCK_FOR_NOW, {"key": code_set_id % 2**31})
 
 
 def unlock(conn: Connection, code_set_id: int) -> None:

@@ -71,6 +71,7 @@ DECLARE
   border int8multirange;
   in_scope bigint;
   candidates double precision;
+  worn boolean;
   how text := 'exact';
   ids bigint[];
   distances double precision[];
@@ -97,9 +98,12 @@ BEGIN
   candidates := geofix.candidates_wanted(k, chosen.cells, in_scope);
   IF in_scope > geofix.read_up_to(exact_below, candidates) AND chosen.index_parameters ? 'm' THEN
     how := 'hnsw';
-    -- Without a filter a scan need not go on after the first candidates, which spares a quarter of its time.
+    -- Without a filter a scan need not go on after the first candidates, which spares a quarter of its time; unless some
+    -- of them may be of rows that a refresh has replaced. Then it goes on until it has twice as many as wanted.
+    worn := coalesce((chosen.index_parameters ->> 'dead_entries')::bigint, 0) > 0;
     PERFORM set_config('hnsw.ef_search', least(1000, ceil(candidates))::text, true),
-            set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 THEN 'off' ELSE 'relaxed_order' END, true);
+            set_config('hnsw.iterative_scan', CASE WHEN region IS NULL AND k <= 500 AND NOT worn THEN 'off' ELSE 'relaxed_order' END,
+                       true);
     -- The cast makes the expression that of the index; without it the planner scans every row. MATERIALIZED: a scan
     -- that goes on finds better rows than it gave, which the planner does not know, so all are taken and sorted again.
     EXECUTE format(
@@ -112,7 +116,8 @@ BEGIN
       chosen.dimension, chosen.code_set_id, CASE WHEN region IS NULL THEN 'true' ELSE
         's2_id <@ $3 OR s2_id <@ $4 AND public.ST_Covers($5, geofix.s2_center(s2_id))' END)
       INTO ids, distances USING asked, k, sure, border, region,
-        CASE WHEN candidates <= 1250 THEN k ELSE geofix.rows_wanted(k) END;  -- a quarter more than it keeps
+        CASE WHEN candidates > 1250 THEN geofix.rows_wanted(k)  -- a quarter more than it keeps
+             WHEN worn THEN least(2 * k::bigint + 20, in_scope)::integer ELSE k END;
   END IF;
   IF how = 'exact' OR coalesce(cardinality(ids), 0) < least(k, in_scope) THEN
     -- Few cells, no index, or a scan that gave up early. Without the cast no index can answer: every row is read.

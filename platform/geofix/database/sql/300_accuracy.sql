@@ -132,7 +132,7 @@ BEGIN
       GROUP BY h.region_id
     ) AS u OFFSET 0
   ) AS c
-  CROSS JOIN unnest(distances_m) AS d (distance_m);
+  JOIN unnest(distances_m) AS d (distance_m) ON d.distance_m IS NOT NULL;
 END $$;
 
 -- `level` is the level of a region (country, admin1, a user's own); percent with a Wilson interval. The median counts

@@ -28,8 +28,9 @@ BEGIN
   RETURN NULL;
 END $$;
 
--- Where a photo is, and how well that is known.
-CREATE OR REPLACE FUNCTION geofix.note_photos() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Where a photo is, and how well that is known. Its plan is made for the rows of the first statement of a session, often
+-- none: for many, nested loops over them would never end.
+CREATE OR REPLACE FUNCTION geofix.note_photos() RETURNS trigger LANGUAGE plpgsql SET enable_nestloop = off AS $$
 BEGIN
   INSERT INTO geofix.accuracy_change (first_photo_id, last_photo_id)
   SELECT min(c.photo_id), max(c.photo_id) FROM changed AS c JOIN earlier AS e USING (photo_id)
@@ -45,41 +46,32 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE OR REPLACE TRIGGER note_insert AFTER INSERT ON geofix.evaluation_photo
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_update AFTER UPDATE ON geofix.evaluation_photo
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_update_before AFTER UPDATE ON geofix.evaluation_photo
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_delete AFTER DELETE ON geofix.evaluation_photo
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_truncate AFTER TRUNCATE ON geofix.evaluation_photo
-  FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_truncation();
-
-CREATE OR REPLACE TRIGGER note_insert AFTER INSERT ON geofix.prediction
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_update AFTER UPDATE ON geofix.prediction
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_update_before AFTER UPDATE ON geofix.prediction
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_delete AFTER DELETE ON geofix.prediction
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_answers();
-CREATE OR REPLACE TRIGGER note_truncate AFTER TRUNCATE ON geofix.prediction
-  FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_truncation();
-
-CREATE OR REPLACE TRIGGER note_insert AFTER INSERT ON geofix.photo_region
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_regions();
-CREATE OR REPLACE TRIGGER note_update AFTER UPDATE ON geofix.photo_region
-  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_regions();
-CREATE OR REPLACE TRIGGER note_update_before AFTER UPDATE ON geofix.photo_region
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_regions();
-CREATE OR REPLACE TRIGGER note_delete AFTER DELETE ON geofix.photo_region
-  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_regions();
-CREATE OR REPLACE TRIGGER note_truncate AFTER TRUNCATE ON geofix.photo_region
-  FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_truncation();
-
-CREATE OR REPLACE TRIGGER note_update AFTER UPDATE ON geofix.photo_record
-  REFERENCING OLD TABLE AS earlier NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION geofix.note_photos();
+-- Made once: making a trigger anew waits for everybody who writes into its table.
+DO $$
+DECLARE
+  t record;
+BEGIN
+  FOR t IN
+    SELECT v.* FROM (VALUES
+      ('note_insert', 'INSERT', 'REFERENCING NEW TABLE AS changed'),
+      ('note_update', 'UPDATE', 'REFERENCING NEW TABLE AS changed'),
+      ('note_update_before', 'UPDATE', 'REFERENCING OLD TABLE AS changed'),
+      ('note_delete', 'DELETE', 'REFERENCING OLD TABLE AS changed'),
+      ('note_truncate', 'TRUNCATE', '')) AS kind (name, event, rows)
+    CROSS JOIN (VALUES ('evaluation_photo', 'note_answers'), ('prediction', 'note_answers'), ('photo_region', 'note_regions'))
+      AS place (target, action)
+    CROSS JOIN LATERAL (VALUES (kind.name, kind.event, kind.rows, place.target,
+      CASE WHEN kind.event = 'TRUNCATE' THEN 'note_truncation' ELSE place.action END)) AS v (name, event, rows, target, action)
+    UNION ALL
+    SELECT 'note_update', 'UPDATE', 'REFERENCING OLD TABLE AS earlier NEW TABLE AS changed', 'photo_record', 'note_photos'
+  LOOP
+    IF NOT EXISTS (SELECT FROM pg_trigger g
+                   WHERE g.tgrelid = format('geofix.%I', t.target)::regclass AND g.tgname = t.name) THEN
+      EXECUTE format('CREATE TRIGGER %I AFTER %s ON geofix.%I %s FOR EACH STATEMENT EXECUTE FUNCTION geofix.%I()',
+                     t.name, t.event, t.target, t.rows, t.action);
+    END IF;
+  END LOOP;
+END $$;
 
 -- Summaries that say what counting from the rows would say now.
 CREATE OR REPLACE VIEW geofix.fitting_summary AS
