@@ -3,24 +3,30 @@
 What the evaluation's own summary says (all photos, or by region, at the distances of the page) is read from
 it while it fits. For everything else the photos of an evaluation are read once and shared by all visitors; a
 distance, a level of cells or a place that was chosen is then counted in memory. `created` makes a replaced
-evaluation a new key everywhere.
+evaluation a new key everywhere; a page that still has the key of the old one is drawn anew when it would read
+the answers of the new one (`_reading`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import streamlit as st
 
-from geofix.database.engine import connect
+from geofix.database.engine import Connection, connect
 from geofix.database.queries import dashboard_accuracy as queries
 from geofix.database.queries import region_summary
 from geofix.database.queries.dashboard import Bounds, fitting_level
 from geofix.database.queries.dashboard_accuracy import Asked, Focus
+from geofix.database.queries.evaluations import find_evaluation
+from geofix.errors import NotFoundError
 from geofix_dashboard import accuracy_tables as tables
-from geofix_dashboard.data import cached, kept
+from geofix_dashboard.data import cached, forget, kept
 
 FINEST = 16  # level of the cells that stand for regions where there are too many
 SHARES = np.linspace(0, 1, 201)
@@ -35,23 +41,45 @@ def evaluations() -> pd.DataFrame:
         return queries.evaluations(conn)
 
 
+@contextmanager
+def _reading(*named: tuple[str, str]) -> Iterator[Connection]:
+    """A connection to read the answers of evaluations by their names, each with when it was stored.
+
+    Where another one has a name by the end, what was read is dropped, and the page, which holds numbers of
+    the old one, begins anew.
+    """
+    with connect("reader") as conn:
+        yield conn
+        same = all(_is_stored(conn, name, created) for name, created in named)
+    if not same:
+        forget()
+        st.rerun()
+
+
+def _is_stored(conn: Connection, name: str, created: str) -> bool:
+    try:
+        return bool(pd.Timestamp(find_evaluation(conn, name)["created_at"]) == pd.Timestamp(created))
+    except NotFoundError:
+        return False
+
+
 @kept(6, shared=True)
 def _every(name: str, created: str) -> Asked:
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         return queries.asked(conn, name)
 
 
 @kept(12, shared=True)
 def _regions(name: str, created: str, level: str) -> Any:
     every = _every(name, created)
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         return queries.regions_of(conn, name, level, every)
 
 
 @kept(4, shared=True)
 def _best(name: str, created: str, ks: tuple[int, ...], most_m: float) -> Any:
     every = _every(name, created)
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         return queries.best_errors(conn, name, ks, most_m, every)
 
 
@@ -70,13 +98,13 @@ def _places(ids: tuple[int, ...], tolerance: float | None) -> pd.DataFrame:
 @cached
 def _summary(name: str, created: str, level: str, threshold_m: float) -> pd.DataFrame | None:
     with connect("reader") as conn:
-        return region_summary.read(conn, name, level, threshold_m)
+        return region_summary.read(conn, name, level, threshold_m, created_at=created)
 
 
 @cached
 def _box(name: str, created: str) -> region_summary.Box | None:
     with connect("reader") as conn:
-        return region_summary.read_box(conn, name)
+        return region_summary.read_box(conn, name, created_at=created)
 
 
 def _names(tolerance: float) -> tables.Names:
@@ -197,7 +225,7 @@ def by_bin(
 def error_lines(name: str, created: str, focus: Focus) -> pd.DataFrame:
     """Truth and answer of some photos, a fixed random choice; `photos` counts all answered ones."""
     here = asked(name, created, focus)
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         rows = queries.error_lines(conn, name, tables.some(here, LINES))
     return rows.assign(photos=int((~np.isnan(here.error_m)).sum()))
 
@@ -206,7 +234,7 @@ def error_lines(name: str, created: str, focus: Focus) -> pd.DataFrame:
 def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.DataFrame:
     """Photos with the largest errors; `photos` counts all."""
     here = asked(name, created, focus)
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         rows = queries.photos(conn, name, tables.worst(here, limit, offset))
     return rows.assign(photos=len(here.photo_id))
 
@@ -214,7 +242,7 @@ def worst(name: str, created: str, focus: Focus, limit: int, offset: int) -> pd.
 @cached
 def one_photo(name: str, created: str, photo_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One photo of an evaluation as `worst` has it, and its first answers."""
-    with connect("reader") as conn:
+    with _reading((name, created)) as conn:
         return queries.photos(conn, name, [photo_id]), queries.answers(conn, name, photo_id)
 
 
@@ -222,7 +250,7 @@ def one_photo(name: str, created: str, photo_id: int) -> tuple[pd.DataFrame, pd.
 def _pair(name: str, created: str, other: str, other_created: str) -> Any:
     from geofix.evaluation.service import read_pair
 
-    with connect("reader") as conn:
+    with _reading((name, created), (other, other_created)) as conn:
         return read_pair(conn, name, other)
 
 

@@ -25,6 +25,7 @@ SMALL_PX = 7.0  # areas smaller than this on the screen are drawn as dots
 MAX_FEATURES = 5_000
 MANY = 400
 _LINE = [40, 56, 68, 150]
+_CHOSEN = [213, 94, 0, 255]
 
 
 def level_for(bounds: Bounds, *, cells_across: int = 14, finest: int = 16, coarsest: int = 6) -> int:
@@ -47,7 +48,8 @@ def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bou
 
 def bounds_of(rows: pd.DataFrame) -> Bounds:
     """The box around the shapes of a frame; the whole world when there are none."""
-    boxes = boxes_of([json.loads(text)["coordinates"] for text in rows["shape"] if isinstance(text, str)])
+    boxes = boxes_of([json.loads(text).get("coordinates") for text in rows["shape"] if isinstance(text, str)])
+    boxes = boxes[~np.isnan(boxes[:, 0])]
     if not len(boxes):
         return (-170.0, -60.0, 170.0, 75.0)
     west, south = boxes[:, :2].min(axis=0).tolist()
@@ -129,7 +131,7 @@ def draw(
     if trace:
         below += _trace(bounds)
     deck = _Deck(
-        layers=[beside.put(key, layer) for layer in (*below, *layers, strokes.scale_bar(view, height))],
+        layers=[beside.put(key, layer) for layer in (*below, *layers, *strokes.scale_bar(view, height))],
         initial_view_state=view,
         # No provider, and pydeck's own default for the style: with None Streamlit would ask for a basemap.
         map_provider=None,
@@ -175,24 +177,18 @@ def areas(
         chosen: Code of the place that is outlined.
     """
     row: Any
-    features, picked = [], []
+    features = []
     shown = rows.head(MAX_FEATURES)
     paint = map(fill, shown.itertuples(index=False)) if callable(fill) else iter(fill)
     for row, rgba in zip(shown.itertuples(index=False), paint, strict=False):
         if not isinstance(row.shape, str):
             continue
-        geometry = json.loads(row.shape)
-        if row.code == chosen:
-            picked.append(geometry["coordinates"])
         properties = {"code": row.code, "tip": tip(row), "fill": list(rgba)}
-        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+        features.append({"type": "Feature", "geometry": json.loads(row.shape), "properties": properties})
     seen = _seen(features, bounds, WIDTH)
-    dots = [item["geometry"]["coordinates"] for item in seen if item["geometry"]["type"] == "Point"]
-    rings = [item["geometry"]["coordinates"] for item in seen if item["geometry"]["type"] != "Point"]
+    dots, rings = _coordinates(seen, dots=True), _coordinates(seen, dots=False)
     radius = 6 if len(features) < 100 else 4 if len(features) < 1000 else 2.5
-    scale = pixels_per_degree(bounds)
-    layers = [_rims(dots, radius + 0.7)] if dots else []
-    layers.append(
+    layers = [
         pdk.Layer(
             "GeoJsonLayer",
             {"type": "FeatureCollection", "features": seen},
@@ -204,22 +200,39 @@ def areas(
             get_point_radius=radius,
             point_radius_units="'pixels'",
         )
-    )
-    layers.append(strokes.drawn("outlines", strokes.segments(rings, scale), _LINE, 1))
+    ]
+    if dots:
+        layers.append(_rings("rims", dots, radius, _LINE, 1))
+    layers.append(strokes.drawn("outlines", strokes.segments(rings, pixels_per_degree(bounds)), _LINE, 1))
+    picked = [i for i, item in enumerate(seen) if chosen is not None and item["properties"]["code"] == chosen]
     if picked:
-        layers.append(strokes.drawn("chosen", strokes.segments(picked, scale), [213, 94, 0, 255], 3))
+        # Exact: rounded, the outline of what is a dot here would be a point however near one comes.
+        outline = strokes.segments(_coordinates([features[i] for i in picked], dots=False), None)
+        layers.append(strokes.drawn("chosen", outline, _CHOSEN, 3))
+        if marked := _coordinates([seen[i] for i in picked], dots=True):
+            layers.append(_rings("chosen-dot", marked, radius, _CHOSEN, 3))
     return layers
 
 
-def _rims(dots: list[list[float]], radius: float) -> pdk.Layer:
-    """What shows of discs around the dots that lie on them."""
+def _coordinates(features: Iterable[dict[str, Any]], *, dots: bool) -> list[Any]:
+    """Coordinates of the features that are points, or of all others; None of a GeometryCollection."""
+    geometries = (feature["geometry"] for feature in features)
+    return [item.get("coordinates") for item in geometries if (item["type"] == "Point") == dots]
+
+
+def _rings(name: str, dots: list[Any], radius: float, colour: Sequence[int], width: float) -> pdk.Layer:
+    """Rings around dots, from their edge outwards, so that no dot changes its colour; in pixels."""
     return pdk.Layer(
         "ScatterplotLayer",
         dots,
-        id="rims",
+        id=name,
+        filled=False,
+        stroked=True,
         get_position="[this[0], this[1]]",
-        get_fill_color=_LINE,
-        get_radius=radius,
+        get_line_color=list(colour),
+        get_line_width=width,
+        line_width_units="'pixels'",
+        get_radius=radius + width / 2,
         radius_units="'pixels'",
     )
 

@@ -11,8 +11,14 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ct
 
 
 @contextmanager
-def meanwhile(workers: int = 2) -> Iterator[ThreadPoolExecutor]:
-    """Threads that may ask for what is cached as this page may; they draw nothing, and end with the block."""
+def meanwhile(workers: int = 2, *, wait: bool = True) -> Iterator[ThreadPoolExecutor]:
+    """Threads that may ask for what is cached as this page may; they draw nothing.
+
+    Args:
+        workers: How many.
+        wait: The block ends when they have ended. Without, what has begun goes on beside the page and is
+            cached for the next one. What has not begun is given up either way.
+    """
     visitor = get_script_run_ctx()
 
     def begin() -> None:
@@ -23,4 +29,4 @@ def meanwhile(workers: int = 2) -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)

@@ -1,14 +1,14 @@
 """Lines of maps: borders, outlines of cells, the scale bar with its length.
 
-All are straight segments of one kind of layer, deck.gl's simplest. A browser without a GPU compiles the
-program of a layer for its processor, on every first view: half a second each for jointed paths and for text.
+All lines are straight segments of one kind of layer, deck.gl's simplest. A browser without a GPU compiles the
+program of a layer for its processor, on every first view: about half a second for jointed paths, which are
+done without, and 0.65 s for the text of the scale bar, which is to be read at every zoom.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,41 +20,22 @@ from geofix_dashboard.boxes import is_square
 TILE = 512  # px of the world at zoom 0
 M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
 _NEARER = 128  # how many times nearer than the first zoom lines are still exact to a pixel
-# Signs of the scale bar on a grid, strokes from corner to corner; the baseline is 0, capitals are 6 high.
-_SIGNS: dict[str, tuple[float, list[list[tuple[float, float]]]]] = {
-    "0": (3.6, [[(1, 0), (2.6, 0), (3.6, 1.2), (3.6, 4.8), (2.6, 6), (1, 6), (0, 4.8), (0, 1.2), (1, 0)]]),
-    "1": (2.2, [[(0, 4.7), (1.6, 6), (1.6, 0)]]),
-    "2": (3.6, [[(0, 4.8), (0.9, 6), (2.7, 6), (3.6, 4.9), (3.6, 3.9), (0, 0), (3.6, 0)]]),
-    "5": (
-        3.6,
-        [[(3.3, 6), (0.4, 6), (0, 3.2), (2.4, 3.6), (3.6, 2.6), (3.6, 1.1), (2.6, 0), (0.9, 0), (0, 1)]],
-    ),
-    "k": (3.0, [[(0, 0), (0, 6)], [(2.8, 4), (0, 1.5)], [(1, 2.4), (3, 0)]]),
-    "m": (
-        5.2,
-        [
-            [(0, 0), (0, 4)],
-            [(0, 3), (0.9, 4), (1.9, 4), (2.6, 3.2), (2.6, 0)],
-            [(2.6, 3), (3.5, 4), (4.5, 4), (5.2, 3.2), (5.2, 0)],
-        ],
-    ),
-    ".": (0.4, [[(0, 0), (0.4, 0)]]),
-    " ": (1.4, []),
-}
-_SIGN_PX, _GAP = 1.5, 1.5  # of a step of the grid; steps between signs
+_SCALE = [19, 42, 58, 255]
 
 
-def segments(shapes: Iterable[Any], pixels_per_degree: float) -> NDArray[np.float64]:
+def segments(shapes: Iterable[Any], pixels_per_degree: float | None) -> NDArray[np.float64]:
     """West-east ordered segments (n, 4) of the rings of GeoJSON coordinates, each once.
 
     Rounded to a pixel of a map that is 128 times nearer than one of so many pixels a degree.
 
     Args:
-        shapes: Coordinates of polygons and multipolygons; others have no segments.
-        pixels_per_degree: Of the map's first zoom.
+        shapes: Coordinates of polygons and multipolygons; others, and None, have no segments.
+        pixels_per_degree: Of the map's first zoom; None: nothing is rounded.
     """
     squares, rings = [], []
     for shape in shapes:
+        if not shape:
+            continue
         if is_square(shape):
             squares.append(shape[0])
         else:
@@ -64,21 +45,30 @@ def segments(shapes: Iterable[Any], pixels_per_degree: float) -> NDArray[np.floa
     if not parts:
         return np.empty((0, 4))
     found = np.concatenate([np.dstack([part[:, :-1], part[:, 1:]]).reshape(-1, 4) for part in parts])
-    digits = min(max(math.ceil(math.log10(max(pixels_per_degree, 1e-3) * _NEARER)), 2), 7)
-    found = found.round(digits)
+    if pixels_per_degree is not None:
+        digits = min(max(math.ceil(math.log10(max(pixels_per_degree, 1e-3) * _NEARER)), 2), 7)
+        found = found.round(digits)
     back = (found[:, 0] > found[:, 2]) | ((found[:, 0] == found[:, 2]) & (found[:, 1] > found[:, 3]))
     found[back] = found[back][:, [2, 3, 0, 1]]
     return np.unique(found, axis=0)
 
 
 def _rings(coordinates: Any) -> list[Any]:
-    """Rings of a polygon's or a multipolygon's coordinates."""
-    depth, inner = 0, coordinates
-    while isinstance(inner, list) and inner:
-        depth, inner = depth + 1, inner[0]
+    """Rings of a polygon's or a multipolygon's coordinates; empty ones are left out."""
+    depth = _depth(coordinates)
     if depth == 3:
-        return list(coordinates)
-    return [ring for polygon in coordinates for ring in polygon] if depth == 4 else []
+        return [ring for ring in coordinates if ring]
+    return [ring for polygon in coordinates for ring in polygon if ring] if depth == 4 else []
+
+
+def _depth(coordinates: Any) -> int:
+    """Lists around the first number of GeoJSON coordinates; 0 without a number."""
+    for part in coordinates:
+        if not isinstance(part, list):
+            return 1
+        if found := _depth(part):
+            return found + 1
+    return 0
 
 
 def drawn(name: str, lines: NDArray[np.float64], colour: Sequence[int], width: float) -> pdk.Layer:
@@ -94,26 +84,35 @@ def drawn(name: str, lines: NDArray[np.float64], colour: Sequence[int], width: f
     )
 
 
-def scale_bar(view: pdk.ViewState, height: int) -> pdk.Layer:
-    """A bar of a round length, its length above it, at the bottom of a map.
+def scale_bar(view: pdk.ViewState, height: int) -> list[pdk.Layer]:
+    """A bar of a round length at the bottom of a map, and its length above it.
 
-    In geographic coordinates, so that it stays true under zoom. Its length holds at its own latitude; the
-    Mercator map stretches with 1 / cos(latitude).
+    The bar is in geographic coordinates, so that it stays true under zoom; the text keeps its size. The
+    length holds at the bar's own latitude; the Mercator map stretches with 1 / cos(latitude).
     """
     world = TILE * 2**view.zoom
     y = mercator(view.latitude) + (height / 2 - 26) / world
     degrees, metres = scale_of(view, height)
-    wide = degrees / 360 * world
-    lines: list[tuple[float, ...]] = [(0, 6, 0, 0), (0, 0, wide, 0), (wide, 0, wide, 6)]
-    text = _written(f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m")
-    shift = (wide - max(x for line in text for x in line[::2])) / 2
-    lines += [(x1 + shift, y1 + 7, x2 + shift, y2 + 7) for x1, y1, x2, y2 in text]
-    west = view.longitude - degrees / 2
-    placed = [
-        [west + x1 / world * 360, latitude(y - y1 / world), west + x2 / world * 360, latitude(y - y2 / world)]
-        for x1, y1, x2, y2 in lines
-    ]
-    return drawn("scale-bar", np.array(placed), [19, 42, 58, 255], 1.6)
+    low, high = latitude(y), latitude(y - 6 / world)
+    west, east = view.longitude - degrees / 2, view.longitude + degrees / 2
+    bar = np.array([[west, high, west, low], [west, low, east, low], [east, low, east, high]])
+    text = pdk.Layer(
+        "TextLayer",
+        [
+            {
+                "at": [view.longitude, low],
+                "text": f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m",
+            }
+        ],
+        id="scale-text",
+        get_position="at",
+        get_text="text",
+        get_size=13,
+        get_color=_SCALE,
+        get_alignment_baseline="'bottom'",
+        get_pixel_offset=[0, -5],
+    )
+    return [drawn("scale-bar", bar, _SCALE, 1.6), text]
 
 
 def scale_of(view: pdk.ViewState, height: int) -> tuple[float, float]:
@@ -123,18 +122,6 @@ def scale_of(view: pdk.ViewState, height: int) -> tuple[float, float]:
     metre = 1 / (M_PER_DEGREE * max(math.cos(math.radians(lat)), 0.05))
     length = nice_length(130 / world * 360 / metre)
     return length * metre, length
-
-
-def _written(text: str) -> list[tuple[float, float, float, float]]:
-    """Strokes of a text in pixels, from its lower left corner."""
-    found, left = [], 0.0
-    for sign in text:
-        width, strokes = _SIGNS[sign]
-        for stroke in strokes:
-            at = [((left + x) * _SIGN_PX, y * _SIGN_PX) for x, y in stroke]
-            found += [(*one, *two) for one, two in pairwise(at)]
-        left += width + _GAP
-    return found
 
 
 def nice_length(most: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from filled_database import COUNTRIES, OUTSIDE
 from page_tests import metric, page, text_of, well
 
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard_accuracy
+from geofix.database.queries import dashboard_accuracy, evaluations, region_summary
 from geofix_dashboard import accuracy_tables, data
 
 TOTAL = sum(n for _, _, n in COUNTRIES.values()) + OUTSIDE
@@ -108,6 +108,51 @@ def test_an_evaluation_without_any_answer_says_so(filled, silent):
         conn.commit()
     data.forget()
     assert "has no photos any more" in text_of(well(page("accuracy", evaluation=silent)))
+
+
+STORE = """
+DELETE FROM evaluation WHERE name = 'renewed';
+INSERT INTO evaluation (name, localizer, model_id, snapshot_id, split, level, search_method, radius_km,
+                        comparison, missing_policy, n, config, metrics, software_version)
+SELECT 'renewed', localizer, model_id, snapshot_id, split, level, search_method, radius_km,
+       '<=', 'wrong', n, config, metrics, software_version FROM evaluation WHERE name = 'first';
+INSERT INTO evaluation_photo (evaluation_id, photo_id)
+SELECT evaluation_id('renewed'), photo_id FROM photo_record;
+INSERT INTO prediction (evaluation_id, photo_id, rank, s2_id, score, error_m, geom)
+SELECT evaluation_id('renewed'), photo_id, 1, 1, 0, {error_m}, 'SRID=4326;POINT(0 0)' FROM photo_record
+"""
+
+
+@pytest.fixture
+def renewed(filled) -> Iterator[Callable[[float], None]]:
+    """Stores an evaluation anew, every error the same, with its summary."""
+
+    def store(error_m: float) -> None:
+        with filled.database.connect() as conn:
+            conn.execute(STORE.format(error_m=error_m), prepare=False)
+            region_summary.write(conn, evaluations.find_evaluation(conn, "renewed")["evaluation_id"])
+
+    yield store
+    with filled.database.connect() as conn:
+        conn.execute("DELETE FROM evaluation WHERE name = 'renewed'")
+
+
+@pytest.mark.parametrize(
+    ("view", "threshold"), [("places", "500"), ("places", "200"), ("errors", "200"), ("photos", "200")]
+)
+def test_numbers_of_a_replaced_evaluation_stand_beside_none_of_the_new_one(renewed, view, threshold):
+    """Within the minute for which the page does not ask whether something was written."""
+    renewed(1000.0)
+    where = {"evaluation": "renewed", "level_by": "country", "view": "places"}
+    assert metric(well(page("accuracy", **where, threshold="200")), "Within 200 m") == "0.0 %"
+    renewed(50.0)
+    test = well(page("accuracy", **{**where, "view": view}, threshold=threshold))
+    within = metric(test, f"Within {threshold} m")
+    again = metric(well(page("accuracy", **where, threshold="200")), "Within 200 m")
+    if (view, threshold) == ("places", "200"):
+        assert within == again == "0.0 %"  # all of it is the old one's
+    else:
+        assert within == again == "100.0 %"
 
 
 def test_an_error_as_large_as_the_distance_is_right_by_the_comparison(strict):

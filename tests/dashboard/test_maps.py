@@ -13,7 +13,7 @@ import pytest
 from streamlit.elements.lib.pandas_styler_utils import marshall_styler
 from streamlit.proto.ArrowData_pb2 import ArrowData
 
-from geofix_dashboard import beside, maps, strokes, theme
+from geofix_dashboard import boxes, maps, strokes, theme
 
 
 def square(west: float, south: float, side: float) -> str:
@@ -70,17 +70,23 @@ def test_a_single_point_and_the_whole_world_have_a_view():
 def test_the_scale_bar_is_as_long_as_it_says():
     view = maps.view_of((5.0, 60.0, 9.0, 62.0))
     degrees, metres = strokes.scale_of(view, maps.HEIGHT)
-    lines = np.array(strokes.scale_bar(view, maps.HEIGHT).data)
-    (lat,) = {line[1] for line in lines.tolist() if line[1] == line[3] == lines[:, [1, 3]].min()}
-    bar = next(line for line in lines.tolist() if line[1] == line[3] == lat)
+    lines, text = strokes.scale_bar(view, maps.HEIGHT)
+    bar = next(line for line in lines.data if line[1] == line[3])
     assert bar[2] - bar[0] == pytest.approx(degrees)
-    assert degrees * 111_195 * math.cos(math.radians(lat)) == pytest.approx(metres, rel=1e-6)
-    assert lines[:, [0, 2]].min() == bar[0] and lines[:, [0, 2]].max() == bar[2]  # the text fits above it
+    assert degrees * 111_195 * math.cos(math.radians(bar[1])) == pytest.approx(metres, rel=1e-6)
+    assert len(lines.data) == 3 and bar[1] == np.array(lines.data)[:, [1, 3]].min()
+    assert text.type == "TextLayer" and text.data == [{"at": [view.longitude, bar[1]], "text": "50 km"}]
 
 
-def test_every_length_can_be_written():
-    for text in ("10 m", "20 m", "500 m", "1 km", "2000 km", "0.5 m"):
-        assert strokes._written(text)
+@pytest.mark.parametrize(
+    ("box", "text"), [((9.0, 47.0, 9.001, 47.001), "50 m"), ((-90, -60, 90, 70), "2000 km")]
+)
+def test_the_length_of_a_scale_bar_keeps_its_size_under_zoom(box, text):
+    """As text in pixels; strokes in degrees could not be read after a zoom."""
+    _, label = strokes.scale_bar(maps.view_of(box), maps.HEIGHT)
+    written = json.loads(label.to_json())
+    assert written["data"][0]["text"] == text and written["getSize"] == 13
+    assert written["@@type"] == "TextLayer" and "sizeUnits" not in written
 
 
 def test_borders_are_drawn_once():
@@ -103,13 +109,70 @@ def test_areas_too_small_to_be_seen_become_dots():
     rows = frame(0.5)
     rows.loc[1, "shape"] = square(3, 46, 0.001)
     layers = maps.areas(rows, lambda row: [row.n, 0, 0, 255], lambda row: row.code, bounds)
-    rims, layer, lines = layers
-    assert [item.id for item in layers] == ["rims", "areas", "outlines"]
+    layer, rims, lines = layers
+    assert [item.id for item in layers] == ["areas", "rims", "outlines"]
     large, small = layer.data["features"]
     assert rims.data == [small["geometry"]["coordinates"]] and len(lines.data) == 4
     assert large["geometry"]["type"] == "Polygon" and small["geometry"]["type"] == "Point"
     assert small["geometry"]["coordinates"] == pytest.approx([3.0005, 46.0005])
     assert small["properties"]["fill"] == [50, 0, 0, 255]
+
+
+def test_a_dot_is_rimmed_and_nothing_is_under_its_colour():
+    bounds = (0.0, 45.0, 4.0, 47.0)
+    layers = maps.areas(frame(0.001), lambda row: [250, 240, 150, 120], lambda row: row.code, bounds)
+    areas, rims, _ = (json.loads(layer.to_json()) for layer in layers)
+    assert [areas["id"], rims["id"]] == ["areas", "rims"]  # above: what is below shows through a pale dot
+    assert (rims["filled"], rims["stroked"], rims.get("pickable", False)) == (False, True, False)
+    assert rims["getLineWidth"] == 1 and rims["lineWidthUnits"] == rims["radiusUnits"] == "pixels"
+    assert rims["getRadius"] - rims["getLineWidth"] / 2 >= areas["getPointRadius"]
+    assert len(rims["data"]) == 2
+
+
+def test_what_is_chosen_is_marked_also_as_a_dot():
+    bounds = (0.0, 45.0, 4.0, 47.0)
+    side = 1e-5
+    layers = maps.areas(frame(side), lambda row: [0, 0, 0, 255], lambda row: row.code, bounds, chosen="b")
+    by_id = {layer.id: layer for layer in layers}
+    assert [layer.id for layer in layers] == ["areas", "rims", "outlines", "chosen", "chosen-dot"]
+    ring = json.loads(by_id["chosen-dot"].to_json())
+    assert ring["data"] == [pytest.approx([3 + side / 2, 46 + side / 2])]
+    assert (ring["filled"], ring["stroked"], ring["getLineWidth"], ring.get("pickable", False)) == (
+        False,
+        True,
+        3,
+        False,
+    )
+    assert ring["getLineColor"] == [213, 94, 0, 255] and ring["lineWidthUnits"] == "pixels"
+    assert len(by_id["outlines"].data) == 0
+    # Nearer, the outline of the place itself; not a point, to which it would be rounded.
+    sizes = np.array(by_id["chosen"].data)
+    assert len(sizes) == 4 and np.abs(sizes[:, 2:] - sizes[:, :2]).max(axis=1) == pytest.approx(side)
+
+
+def test_what_is_chosen_and_large_is_outlined_alone():
+    bounds = (0.0, 45.0, 4.0, 47.0)
+    layers = maps.areas(frame(0.5), lambda row: [0] * 4, lambda row: row.code, bounds, chosen="a")
+    assert [layer.id for layer in layers] == ["areas", "outlines", "chosen"] and len(layers[-1].data) == 4
+    layers = maps.areas(frame(0.5), lambda row: [0] * 4, lambda row: row.code, bounds, chosen="c")
+    assert [layer.id for layer in layers] == ["areas", "outlines"]
+
+
+def test_shapes_without_a_position_are_no_lines_and_have_no_box():
+    one = json.loads(square(0, 45, 1))["coordinates"]
+    whole = strokes.segments([one], 10)
+    for shape in ([[], one], [one, []], [[[]], one], [one, [[]]]):
+        assert np.array_equal(strokes.segments([shape], 10), whole), shape
+        assert boxes.boxes_of([shape]).tolist() == [[0, 45, 1, 46]]
+    assert np.array_equal(strokes.segments([None, one, [], [[]]], 10), whole)
+    assert np.isnan(boxes.boxes_of([None, [], [[]], [[], [[]]]])).all() and not boxes.is_square(None)
+    rows = frame(0.5)
+    rows.loc[0, "shape"] = json.dumps({"type": "MultiPolygon", "coordinates": []})
+    assert maps.bounds_of(rows) == (3, 46, 3.5, 46.5)
+    collection = {"type": "GeometryCollection", "geometries": [{"type": "Point", "coordinates": [1, 46]}]}
+    rows.loc[1, "shape"] = json.dumps(collection)
+    layers = maps.areas(rows, lambda row: [0] * 4, lambda row: row.code, (0, 45, 4, 47), chosen="b")
+    assert [layer.id for layer in layers] == ["areas", "outlines", "chosen"]
 
 
 def test_bounds_hold_every_shape_and_none_is_the_world():
@@ -139,29 +202,6 @@ def test_rows_of_few_photos_are_grey_as_pandas_would_style_them():
         sent.append(proto.styler)
     assert sent[0] == sent[1] and "row0_col1" in sent[1].styles and "row1_col1" not in sent[1].styles
     assert theme.grey_where_few(rows[~few]).equals(rows[~few])
-
-
-def test_large_data_goes_beside_the_page_under_a_name_of_its_whole_content(monkeypatch):
-    kept: dict[str, bytes] = {}
-    layers = [
-        maps.pdk.Layer("ScatterplotLayer", [[i, value] for i in range(200_000)], id="a") for value in (1, 2)
-    ]
-    middle = [i if i != 70_000 else -1 for i in range(200_000)]
-    layers.append(maps.pdk.Layer("ScatterplotLayer", [[i, 1] for i in middle], id="a"))
-    small = beside.put("map", maps.pdk.Layer("ScatterplotLayer", [[1, 2]], id="b"))
-    assert small.data == [[1, 2]]
-
-    class Manager:
-        def add(self, document, kind, place, file_name):
-            kept[file_name] = document
-            return f"/media/{file_name}.json"
-
-    class Runtime:
-        media_file_mgr = Manager()
-
-    monkeypatch.setattr(beside.runtime, "get_instance", Runtime)
-    addresses = [beside.put("map", layer).data for layer in layers]
-    assert len(set(addresses)) == 3 == len(kept) and addresses[0].startswith("media/")
 
 
 def test_numbers_are_written_for_people():

@@ -23,9 +23,11 @@ PHOTOS = (1.0, 5.0, 20.0)
 
 def render(choice: Choice) -> None:
     """Draw the curve, the tables and the map of errors."""
-    with meanwhile() as pool:
-        for read in (_recalled, _split_shares, _drawn_lines):
-            pool.submit(read, choice)
+    with meanwhile(wait=False) as pool:  # what is read early is cached; the page asks for it where it stands
+        pool.submit(_recalled, choice)
+        for row in _alike(choice):
+            pool.submit(_share, row, choice)
+        pool.submit(_drawn_lines, choice)
         _draw(choice)
 
 
@@ -106,23 +108,23 @@ def _bins(choice: Choice, by: str, edges: tuple[float, ...], names: list[str]) -
     charts.share_bars(rows.assign(label=labels), [*names, "unknown"])
 
 
-def _split_shares(choice: Choice) -> list[dict[str, Any]]:
-    """Shares of the evaluations that differ from this one in the split alone."""
+def _alike(choice: Choice) -> list[Any]:
+    """The evaluations that differ from this one in the split alone, one of each split."""
     every = accuracy_data.evaluations()
     alike = every[["localizer", "model", "code_set", "snapshot_id", "level"]].astype(str)
     own = alike[every["evaluation"] == choice.name].iloc[0]
     same = every[(alike == own).all(axis=1)]
-    rows = []
-    row: Any
-    for row in same.drop_duplicates("split", keep="last").itertuples():
-        found = accuracy_data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
-        if found["n"]:
-            rows.append({"label": f"{row.split}", **found})
-    return rows
+    return list(same.drop_duplicates("split", keep="last").itertuples())
+
+
+def _share(row: Any, choice: Choice) -> dict[str, Any]:
+    """The share of one evaluation where this page looks."""
+    found = accuracy_data.overall(row.evaluation, str(row.created_at), choice.threshold_m, choice.focus)
+    return {"label": f"{row.split}", **found}
 
 
 def _other_splits(choice: Choice) -> None:
-    rows = _split_shares(choice)
+    rows = [share for share in (_share(row, choice) for row in _alike(choice)) if share["n"]]
     if len(rows) < 2:
         theme.empty(
             "Only one split was evaluated.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -218,33 +219,44 @@ def _in_degrees(result: Result) -> list[Any] | None:
 
 
 def _map(result: Result) -> None:
-    """The first geometry column; shapes in another reference system than 4326 are left out and said so."""
+    """The first geometry column, flat.
+
+    Shapes in another reference system than 4326, and those with a coordinate that is no finite number, are
+    left out and said so.
+    """
     import shapely
 
     name = result.geometry[0]
-    shapes = _shapes(result, name)
+    shapes = list(shapely.force_2d(_shapes(result, name)))
+    known = sql_answer.finite(shapes)
     plain = result.rows.drop(columns=result.geometry)
     features: list[dict[str, Any]] = []
-    strange = 0
-    for shape, facts in zip(shapes, plain.head(len(shapes)).to_dict("records"), strict=True):
+    kept: list[Any] = []
+    strange = nowhere = 0
+    for shape, finite, facts in zip(shapes, known, plain.head(len(shapes)).to_dict("records"), strict=True):
         if shape is None or shape.is_empty:
             continue
         if shapely.get_srid(shape) not in (0, 4326):
             strange += 1
             continue
+        if not finite:
+            nowhere += 1
+            continue
+        kept.append(shape)
         if len(features) < maps.MAX_FEATURES:
             shown = {str(key): str(value) for key, value in list(facts.items())[:6]}
-            geometry = shapely.geometry.mapping(shape)
+            # Not its mapping, which fails at an empty point among others.
+            geometry = json.loads(shapely.to_geojson(shape))
             features.append(
                 {"type": "Feature", "geometry": geometry, "properties": {"tip": maps.tip_of("", shown)}}
             )
+    lost = f"; {nowhere:,} with a coordinate that is no finite number left out" if nowhere else ""
     if not features:
-        st.caption(f"No map: column `{name}` holds no shape in EPSG:4326.")
+        st.caption(f"No map: column `{name}` holds no shape in EPSG:4326{lost}.")
         return
-    kept = [shape for shape in shapes if shape is not None and not shape.is_empty]
     bounds = tuple(float(value) for value in shapely.total_bounds(kept))
     maps.draw("sql-map", [maps.shapes(features, bounds, 960)], bounds, height=430, width=960)  # type: ignore[arg-type]
     more = (
         f"; {strange:,} in another reference system left out (use ST_Transform(..., 4326))" if strange else ""
     )
-    theme.key_of([("#21918c", f"{name}: {len(features):,} shapes drawn")], more)
+    theme.key_of([("#21918c", f"{name}: {len(features):,} shapes drawn")], more + lost)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -68,18 +69,35 @@ def parquet(rows: pd.DataFrame) -> bytes:
 
 
 def geojson(plain: pd.DataFrame, shapes: Sequence[Any]) -> str:
-    """The rows as features, a row without a shape with a null geometry."""
+    """The rows as features, a row without a shape that has a place with a null geometry.
+
+    Heights are left out of a shape that lacks one: GeoJSON has no word for it.
+    """
     import shapely
 
-    features = [
-        {
-            "type": "Feature",
-            "geometry": None if shape is None else shapely.geometry.mapping(shape),
-            "properties": {str(key): _value(value) for key, value in facts.items()},
-        }
-        for shape, facts in zip(shapes, plain.to_dict("records"), strict=True)
-    ]
+    located, whole = finite(shapes), finite(shapes, heights=True)
+    features = []
+    for i, facts in enumerate(plain.to_dict("records")):
+        shape = shapes[i] if located[i] else None
+        if shape is not None and not whole[i]:
+            shape = shapely.force_2d(shape)
+        geometry = None if shape is None else shapely.geometry.mapping(shape)
+        properties = {str(key): _value(value) for key, value in facts.items()}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
+
+
+def finite(shapes: Sequence[Any], *, heights: bool = False) -> list[bool]:
+    """Of which shapes (None: none) every coordinate, with or without heights, is a finite number."""
+    import shapely
+
+    coordinates, of = shapely.get_coordinates(shapes, include_z=True, return_index=True)
+    strange = ~np.isfinite(coordinates[:, :2]).all(axis=1)
+    if heights:
+        strange |= shapely.has_z(shapes)[of] & ~np.isfinite(coordinates[:, 2])
+    found = np.ones(len(shapes), np.bool_)
+    found[of[strange]] = False
+    return [bool(one) for one in found]
 
 
 def _value(value: Any) -> Any:
