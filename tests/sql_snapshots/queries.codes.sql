@@ -70,8 +70,7 @@ SELECT s2_id, code FROM geofix.cell_code
 WHERE code_set_id = {code_set_id} AND s2_id > {last} ORDER BY s2_id LIMIT {rows}
 
 -- STAMPS
-SELECT code_set_id, to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set
-WHERE ready_at IS NOT NULL
+SELECT code_set_id, to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set WHERE ready_at IS NOT NULL
 
 -- SEARCH
 SELECT s2_id, score, method, cells_in_scope FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, NULL, %(exact_below)s)

@@ -49,7 +49,7 @@ WHERE e.evaluation_id = %(evaluation_id)s AND e.config ? 'codes' AND e.code_set_
   AND NOT EXISTS (SELECT FROM unnest(%(held)s::text[]) AS h (codes) WHERE h.codes = e.config ->> 'codes')
 
 -- HOLD_CODES
-SELECT s.code_set_id || '-' || to_char(s.ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set s
+SELECT s.code_set_id || '-' || to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set s
 WHERE s.code_set_id = (SELECT e.code_set_id FROM geofix.evaluation e WHERE e.evaluation_id = %(evaluation_id)s)
 FOR SHARE OF s SKIP LOCKED
 

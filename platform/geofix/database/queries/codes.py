@@ -76,10 +76,8 @@ PAGE = """
 SELECT s2_id, code FROM geofix.cell_code
 WHERE code_set_id = {code_set_id} AND s2_id > {last} ORDER BY s2_id LIMIT {rows}
 """
-STAMPS = """
-SELECT code_set_id, to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set
-WHERE ready_at IS NOT NULL
-"""
+READY = "to_char(ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')"
+STAMPS = f"SELECT code_set_id, {READY} FROM geofix.code_set WHERE ready_at IS NOT NULL"
 SEARCH = "SELECT s2_id, score, method, cells_in_scope FROM geofix.search_cells(%(query)s, %(k)s, %(code_set)s, NULL, %(exact_below)s)"
 HNSW = "CREATE INDEX {index} ON {leaf} USING hnsw ((code::public.halfvec({dimension})) public.halfvec_ip_ops) WITH (m = {m}, ef_construction = {ef})"
 SAMPLE = """
@@ -88,7 +86,8 @@ WHERE e.model_id = {} ORDER BY hashint8(e.photo_id) LIMIT {}
 """
 
 SEARCHABLE = ("ready", "stale")
-BLOCK_LEVEL = 9  # of the blocks whose counts and outlines a search inside a region reads; coarser where the cells are
+# Of the blocks whose counts and outlines a search inside a region reads; coarser where the cells are.
+BLOCK_LEVEL = 9
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from shapely import to_wkb
 from geofix.database.bulk import copy_rows, read_columns
 from geofix.database.engine import Connection
 from geofix.database.queries import region_summary
+from geofix.database.queries.codes import READY
 from geofix.errors import NotFoundError, UsageError
 
 FIND = "SELECT * FROM geofix.evaluation WHERE name = %(name)s"
@@ -61,8 +62,8 @@ UPDATE geofix.evaluation e SET code_set_id = NULL
 WHERE e.evaluation_id = %(evaluation_id)s AND e.config ? 'codes' AND e.code_set_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM unnest(%(held)s::text[]) AS h (codes) WHERE h.codes = e.config ->> 'codes')
 """
-HOLD_CODES = """
-SELECT s.code_set_id || '-' || to_char(s.ready_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') FROM geofix.code_set s
+HOLD_CODES = f"""
+SELECT s.code_set_id || '-' || {READY} FROM geofix.code_set s
 WHERE s.code_set_id = (SELECT e.code_set_id FROM geofix.evaluation e WHERE e.evaluation_id = %(evaluation_id)s)
 FOR SHARE OF s SKIP LOCKED
 """
