@@ -47,6 +47,8 @@ class Ablation:
 
 # Halves of their own leave no room for aerial against prototypes (AP): it is tried with one vector for both.
 ONE_VECTOR = {"separate": False, "loss.auxiliary": 0}
+SOFT_LABELS = {"prototypes.soft_labels": True, "prototypes.warmup_epochs": 0}
+EVERYWHERE = {"batch.neighbourhood": 0, "batch.balance": 0}
 ABLATIONS = {
     REFERENCE: Ablation("as in configs/cpu.yaml"),
     "auxiliary_0.3": Ablation("tiles as second task, weight 0.3", {"loss.auxiliary": 0.3}),
@@ -58,6 +60,11 @@ ABLATIONS = {
     "level_16": Ablation("prototypes of level 16", {"prototypes.level": 16}),
     "dimension_128": Ablation("128 dimensions", {"dimension": 128}),
     "dimension_512": Ablation("512 dimensions", {"dimension": 512}),
+    "soft_labels": Ablation("soft labels", SOFT_LABELS),
+    "everywhere": Ablation("batches from everywhere", EVERYWHERE),
+    "soft_everywhere": Ablation(
+        "both, and rows four times as fast", {**SOFT_LABELS, **EVERYWHERE, "optimiser.prototype_lr": 8e-3}
+    ),
     "multi_similarity": Ablation(
         "multi-similarity, lambda 0", {"loss.kind": "multi_similarity", "loss.lambda": 0.0}
     ),

@@ -20,7 +20,7 @@ from geofix.models.prototypes import PrototypeTable
 from geofix.models.row_adam import RowAdam
 from geofix.spatial import s2
 
-LOSSES = [MultiSimilarity(1.0, 50.0, 0.0), Softmax(0.1)]
+LOSSES = [MultiSimilarity(1.0, 50.0, 0.0), Softmax(0.1), Softmax(0.1, soft_labels=True)]
 ANCHORS, DIMENSION = 12, 16
 
 

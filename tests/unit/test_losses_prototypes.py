@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
-from torch.nn.functional import normalize  # noqa: E402
+from torch.nn.functional import cross_entropy, normalize  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from geofix.errors import UsageError  # noqa: E402
@@ -20,7 +20,12 @@ from geofix.models.row_adam import RowAdam  # noqa: E402
 from geofix.spatial import s2  # noqa: E402
 
 torch.set_num_threads(1)
-LOSSES = [MultiSimilarity(1.0, 50.0, 0.0), MultiSimilarity(2.0, 20.0, 0.3), Softmax(0.1)]
+LOSSES = [
+    MultiSimilarity(1.0, 50.0, 0.0),
+    MultiSimilarity(2.0, 20.0, 0.3),
+    Softmax(0.1),
+    Softmax(0.1, soft_labels=True),
+]
 
 
 def town(seed: int, rows: int = 300, dimension: int = 8, anchors: int = 20) -> tuple[PrototypeTable, Place]:
@@ -43,6 +48,11 @@ def plain(anchors: Tensor, table: PrototypeTable, place: Place, loss: Any) -> Te
     """The formula as it is written, with all of autograd."""
     unit = normalize(table.weight, dim=1)
     weights = place.weights.to(unit.dtype)
+    if loss.soft_labels:
+        logits = anchors @ unit.T / loss.temperature
+        # The weights are of float32 and sum to 1 within its rounding.
+        each = logits.logsumexp(1) - (weights * logits.gather(1, place.rows.clamp(min=0))).sum(1)
+        return torch.where(place.has_positive, each, 0.0)
     positive = normalize((weights[..., None] * unit[place.rows.clamp(min=0)]).sum(1), dim=1)
     cosines = torch.cat([(anchors * positive).sum(1, keepdim=True), anchors @ unit.T], dim=1)
     is_negative = torch.ones_like(cosines, dtype=torch.bool)
@@ -120,6 +130,17 @@ def test_equals_pytorch_metric_learning_without_interpolation() -> None:
     )
     ours = prototype_terms(anchors, table, place, MultiSimilarity(lam=0.3), optimiser=None).mean()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_soft_labels_without_interpolation_are_those_of_a_classifier() -> None:
+    table, _ = town(5)
+    lon, lat = s2.center(table.ids[::17])
+    place = table.place(lon, lat, interpolate=False)
+    anchors = units(6, len(lon))
+    labels = torch.from_numpy(table.rows_of(s2.cell_at(lon, lat, 15)))
+    expected = cross_entropy(anchors @ table.unit().T / 0.1, labels, reduction="none")
+    ours = prototype_terms(anchors, table, place, Softmax(0.1, soft_labels=True), optimiser=None)
+    torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("chunk_rows", [41, 10_000])

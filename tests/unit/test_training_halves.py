@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_tiles_are_a_second_task_of_the_half_of_prototypes(tmp_path: Path) -> No
     assert not torch.allclose(before[:, :8], after[:, :8])
 
 
+def test_soft_labels_are_learned(tmp_path: Path) -> None:
+    """The table starts at once, and photos find their cells."""
+    soft = {"level": 16, "soft_labels": True, "warmup_epochs": 0}
+    loss = {"kind": "softmax", "aerial_prototype": 0, "auxiliary": 1}
+    seen: list[float] = []
+
+    def listen(done: int, total: int | None, message: str = "", unit: str = "") -> None:
+        if unit == "steps" and (found := re.search(r"GP ([\d.]+)", message)):
+            seen.append(float(found[1]))
+
+    with progress_to(listen):
+        many = config(epochs=25, prototypes=soft, loss=loss, validation={"every": 25})
+        train(many, snapshot(tmp_path).path, tmp_path / "out")
+    # It cannot fall to 0: the entropy of the labels is left.
+    assert np.mean(seen[-4:]) < 0.9 * np.mean(seen[:4]), seen
+
+
 class Stopper:
     """A progress sink that ends the run at its third step."""
 
@@ -169,6 +187,7 @@ def test_without_imagery_the_whole_vector_is_the_prototypes(tmp_path: Path) -> N
         ({"loss": {"aerial_prototype": 1}}, "aerial_prototype must be 0"),
         ({"loss": {"aerial_prototype": 0, "ground_aerial": 0}}, "need both"),
         ({"dimension": 15}, "has no halves"),
+        ({"prototypes": {"soft_labels": True}}, "for loss.kind softmax"),
         ({"separate": False, "loss": {"auxiliary": 0.5}}, "for separate halves alone"),
     ],
 )

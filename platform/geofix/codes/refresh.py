@@ -88,7 +88,7 @@ def refresh_region(
         UsageError: A new code is longer than the set's scale M: only a rebuild can hold it.
         BadInputError: Nothing lies in the region, neither before nor after.
         SpaceError: The index would not fit into the memory given.
-        TransientError: Another process moves the code set between servers.
+        TransientError: Another process refreshes the code set, builds its index or moves it between servers.
     """
     code_set = code_queries.find_ready(conn, name)
     with alone(conn, code_set.code_set_id, name):
@@ -113,8 +113,10 @@ def refresh_region(
         dead = queries.dead_entries(conn, code_set) + len(change.replaced)
         in_place = _may_stay(conn, code_set, region_ewkb, change, dead)
         config = _config(code_set, region_ewkb, before, new, change.counts, in_place)
-        write = _replaced if in_place else _succeeded
-        made, more = write(conn, code_set, config, change, dead, memory_bytes)
+        if in_place:
+            made, more = _replaced(conn, code_set, config, change, dead)
+        else:
+            made, more = _succeeded(conn, code_set, config, change, memory_bytes)
         conn.commit()
     code_queries.drop_replaced(conn, name)
     _log.info("code set refreshed", name=name, in_place=in_place, **change.counts)
@@ -141,30 +143,19 @@ def _may_stay(conn: Connection, code_set: CodeSet, region: bytes, change: _Chang
 
 
 def _replaced(
-    conn: Connection,
-    code_set: CodeSet,
-    config: dict[str, Any],
-    change: _Change,
-    dead: int,
-    memory_bytes: int,
+    conn: Connection, code_set: CodeSet, config: dict[str, Any], change: _Change, dead: int
 ) -> tuple[CodeSet, dict[str, Any]]:
     """Replace rows where they are; the code set as it is then, and its recall if it has an index."""
     queries.replace_rows(conn, code_set, config, change.replaced, change.rows, dead_entries=dead)
     made = code_queries.find_code_set(conn, code_set.name)
     if "m" not in made.index_parameters:
         return made, {}
-    measured = recall_with_photos(conn, made)
     index = {key: made.index_parameters[key] for key in ("m", "ef_construction", "dead_entries")}
-    return made, {"index": index, "recall": None if measured is None else measured.recall}
+    return made, _measured(conn, made, index)
 
 
 def _succeeded(
-    conn: Connection,
-    code_set: CodeSet,
-    config: dict[str, Any],
-    change: _Change,
-    dead: int,
-    memory_bytes: int,
+    conn: Connection, code_set: CodeSet, config: dict[str, Any], change: _Change, memory_bytes: int
 ) -> tuple[CodeSet, dict[str, Any]]:
     """Write a successor and give it the name; it has an index, its recall measured, if the old one had."""
     temporary = f"{code_set.name} (in the making)"
@@ -185,11 +176,14 @@ def _indexed(conn: Connection, old: CodeSet, made: CodeSet, memory_bytes: int) -
         ef_construction=int(old.index_parameters["ef_construction"]),
         memory_bytes=memory_bytes,
     )
-    measured = recall_with_photos(conn, code_queries.find_code_set(conn, made.name))
-    return {
-        "index": {**built, "code_set": old.name},
-        "recall": None if measured is None else measured.recall,
-    }
+    indexed = code_queries.find_code_set(conn, made.name)
+    return _measured(conn, indexed, {**built, "code_set": old.name})
+
+
+def _measured(conn: Connection, made: CodeSet, index: dict[str, Any]) -> dict[str, Any]:
+    """What is said of an index, its recall measured now."""
+    found = recall_with_photos(conn, made)
+    return {"index": index, "recall": None if found is None else found.recall}
 
 
 def _completed(code_set: CodeSet, made: CellVectors) -> NDArray[np.float32]:

@@ -19,11 +19,17 @@ class PairLoss(Protocol):
         """Factor of the similarities inside the sum over the negatives."""
         ...
 
+    @property
+    def soft_labels(self) -> bool:
+        """Of a table: the sum goes over all rows, and the positive is sum_j w_j s_j over the cells around."""
+        ...
+
     def combine(self, log_sum: Tensor, positive: Tensor) -> Tensor:
         """Loss of anchors with one positive each.
 
         Args:
-            log_sum: (A,) log sum over the negatives of exp(scale * similarity); -inf: there are none.
+            log_sum: (A,) log sum over the negatives (all rows, with soft labels) of exp(scale * similarity);
+                -inf: there are none.
             positive: (A,) similarity of the positive.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class MultiSimilarity:
     alpha: float = 1.0
     beta: float = 50.0
     lam: float = 0.0
+    soft_labels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.alpha > 0 and self.beta > 0 and -1 <= self.lam <= 1):

@@ -39,6 +39,8 @@ def prototype_terms(
 ) -> Tensor:
     """Loss of each anchor: its positive is the interpolated prototype, its negatives all rows but the ring.
 
+    With a loss of soft labels: all rows, and the weights of the interpolation are the labels.
+
     The table is read in chunks, once forward and once backward. In the backward pass each chunk's gradient
     goes to `optimiser.update` at once, so the rows have moved when `backward()` returns. Computed in the
     table's own precision whatever autocast says.
@@ -80,8 +82,8 @@ def prototype_terms(
     shards = Shards(group)
     everyone = shards.gather_place(place, weight.device)
     selection = None if sampled is None else sampled.draw(table, everyone)
-    walk = plan_walk(table, everyone, selection, chunk_rows)
-    settings = _Settings(loss.scale, keep_bytes, negligible, optimiser, shards)
+    walk = plan_walk(table, everyone, selection, chunk_rows, hide_ring=not loss.soft_labels)
+    settings = _Settings(loss.scale, loss.soft_labels, keep_bytes, negligible, optimiser, shards)
     log_sum, positive = _Terms.apply(anchors.to(weight.dtype), weight, walk, settings)
     has_positive = (place.weights.sum(dim=1) > 0).to(weight.device)
     return torch.where(has_positive, loss.combine(log_sum, positive), 0.0)
@@ -105,6 +107,7 @@ def _check(anchors: Tensor, table: Table, place: Place, chunk_rows: int, group: 
 @dataclass(frozen=True)
 class _Settings:
     scale: float
+    soft_labels: bool
     keep_bytes: int
     negligible: float
     optimiser: RowOptimiser | None
@@ -125,7 +128,13 @@ class _Terms(torch.autograd.Function):
         with torch.autocast(anchors.device.type, enabled=False):
             everyone = settings.shards.gather(anchors.detach())
             found = stream.forward(
-                everyone, weight.detach(), walk, settings.scale, settings.keep_bytes, settings.shards
+                everyone,
+                weight.detach(),
+                walk,
+                settings.scale,
+                settings.keep_bytes,
+                settings.shards,
+                unit=not settings.soft_labels,
             )
         # Rows are moved in place by the optimiser, which save_for_backward would take for a mistake.
         ctx.weight, ctx.anchors, ctx.found = weight, everyone, found

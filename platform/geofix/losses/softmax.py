@@ -18,11 +18,17 @@ class Softmax:
 
     With several positives, the mean over them, each against the negatives alone.
 
+    Against a table of prototypes there is a second way, soft labels: -sum_j w_j log softmax(s / T)_j over all
+    rows, where w are the bilinear weights of the four cells around the anchor. Neighbours are then told
+    apart, too, and no photo is ever to lie at one prototype for certain (decision 0021).
+
     Attributes:
         temperature: Divides the cosines.
+        soft_labels: Of a table's rows, the weights of the cells around are labels.
     """
 
     temperature: float = 0.05
+    soft_labels: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -35,6 +41,8 @@ class Softmax:
 
     def combine(self, log_sum: Tensor, positive: Tensor) -> Tensor:
         """See `PairLoss.combine`."""
+        if self.soft_labels:
+            return log_sum - positive / self.temperature
         return softplus(log_sum - positive / self.temperature)
 
     def __call__(self, similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

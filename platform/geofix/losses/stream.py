@@ -25,23 +25,30 @@ class Forward:
 
     Attributes:
         log_sum: (A,) over the negatives; -inf: none.
-        positive: (A,) cosine with p; 0 where there is none.
-        towards: (A, D) p, the unit vector of the positive.
-        length: (A, 1) of the interpolated vector before it was made unit.
+        positive: (A,) product with p; 0 where there is none.
+        towards: (A, D) p: the interpolated vector, made unit unless it stands for soft labels.
+        length: (A, 1) of the interpolated vector before it was made unit; None: it was not.
         logits: Per chunk, or None when they are to be computed again.
     """
 
     log_sum: Tensor
     positive: Tensor
     towards: Tensor
-    length: Tensor
+    length: Tensor | None
     logits: list[Tensor] | None
 
 
 def forward(
-    anchors: Tensor, weight: Tensor, walk: Walk, scale: float, keep_bytes: int, shards: Shards
+    anchors: Tensor,
+    weight: Tensor,
+    walk: Walk,
+    scale: float,
+    keep_bytes: int,
+    shards: Shards,
+    *,
+    unit: bool = True,
 ) -> Forward:
-    """Visit every chunk once."""
+    """Visit every chunk once; `unit`: the interpolated vectors are made unit vectors."""
     keep = len(anchors) * walk.visited * anchors.element_size() <= keep_bytes
     kept: list[Tensor] = []
     total = torch.full((len(anchors),), -torch.inf, dtype=anchors.dtype, device=anchors.device)
@@ -55,8 +62,8 @@ def forward(
     entries = weight[walk.row]
     entries *= (walk.share * _inverse_length(entries))[:, None]
     shards.add(interpolated.index_add_(0, walk.anchor, entries))
-    length = interpolated.norm(dim=1, keepdim=True).clamp_(min=TINY)
-    towards = interpolated.div_(length)
+    length = interpolated.norm(dim=1, keepdim=True).clamp_(min=TINY) if unit else None
+    towards = interpolated if length is None else interpolated.div_(length)
     positive = torch.linalg.vecdot(anchors, towards)
     return Forward(shards.log_add(total), positive, towards, length, kept if keep else None)
 
@@ -92,7 +99,9 @@ def backward(
     # -inf - -inf is no number; where there is no negative every logit is -inf, so any finite value serves.
     log_sum = found.log_sum.masked_fill(found.log_sum == -torch.inf, 0)[:, None]
     factor = (scale * of_log_sum)[:, None]
-    of_mean = of_positive[:, None] * (anchors - found.positive[:, None] * found.towards) / found.length
+    of_mean = of_positive[:, None] * anchors
+    if found.length is not None:  # through the division by the length
+        of_mean = (of_mean - (of_positive * found.positive)[:, None] * found.towards) / found.length
     lowest = math.log(negligible) if negligible > 0 else -math.inf
     for chunk, logits in _with_logits(anchors, weight, walk, scale, found.logits):
         part = _relevant(weight, chunk, logits.sub_(log_sum), lowest)

@@ -60,7 +60,9 @@ class Walk:
     visited: int
 
 
-def plan_walk(table: Table, place: Place, selection: Selection | None, chunk_rows: int) -> Walk:
+def plan_walk(
+    table: Table, place: Place, selection: Selection | None, chunk_rows: int, *, hide_ring: bool = True
+) -> Walk:
     """Cut a table (or a selection of its rows) into chunks and sort a place's entries into them.
 
     Args:
@@ -68,10 +70,12 @@ def plan_walk(table: Table, place: Place, selection: Selection | None, chunk_row
         place: On the CPU.
         selection: None: all rows held.
         chunk_rows: Rows per chunk at most.
+        hide_ring: The cells around an anchor are no negatives of it.
     """
     weight = table.weight
     weights = place.weights.numpy()
-    masked_anchor, masked_row, _ = _held(place.ring.numpy(), table)
+    ring = place.ring.numpy()
+    masked_anchor, masked_row, _ = _held(ring if hide_ring else ring[:, :0], table)
     anchor, row, where = _held(np.where(weights > 0, place.rows.numpy(), -1), table)
     share = weights[anchor, where]
     masked_at, row_at = _positions(masked_row, selection), _positions(row, selection)

@@ -41,6 +41,11 @@ class PrototypeSection(Section):
 
     level: Annotated[int, Field(ge=4, le=24)] = 15
     interpolate: bool = Field(True, description="Bilinear between the four cells around the camera.")
+    soft_labels: bool = Field(
+        False,
+        description="Of the softmax: over all prototypes, with the bilinear weights as labels, instead of "
+        "the interpolated prototype against all but those around.",
+    )
     start: Literal["means", "random"] = Field(
         "means", description="First values: mean embedding of the cell's photos, or random."
     )
@@ -188,6 +193,8 @@ class TrainingConfig(Section):
                 raise ValueError(f"dimension {self.dimension} has no halves")
         elif self.loss.auxiliary:
             raise ValueError("loss.auxiliary is for separate halves alone, and must be 0 without")
+        if self.prototypes.soft_labels and self.loss.kind != "softmax":
+            raise ValueError("prototypes.soft_labels are for loss.kind softmax")
         if self.loss.aerial_prototype and not self.loss.ground_prototype:
             raise ValueError("loss: aerial_prototype needs ground_prototype, which is 0")
         return self

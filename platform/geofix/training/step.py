@@ -52,7 +52,7 @@ def make_loss(config: TrainingConfig) -> MultiSimilarity | Softmax:
     """The loss that the configuration names."""
     section = config.loss
     if section.kind == "softmax":
-        return Softmax(section.temperature)
+        return Softmax(section.temperature, config.prototypes.soft_labels)
     return MultiSimilarity(section.alpha, section.beta, section.lam)
 
 
