@@ -166,8 +166,6 @@ def changed(page: Any, change: Change) -> Took:
     elif change.kind == "segment":
         group = page.get_by_test_id("stMain").get_by_test_id("stButtonGroup").get_by_role("radio")
         group.filter(has_text=change.value).first.click()
-    elif change.kind == "toggle":
-        page.get_by_test_id("stMain").get_by_test_id("stCheckbox").get_by_text(change.value).first.click()
     else:
         page.get_by_test_id("stMain").get_by_role("button", name=change.value, exact=True).first.click()
     began = float(page.evaluate("() => window.bench.input"))

@@ -20,7 +20,7 @@ class Change:
     """One control of a page.
 
     Attributes:
-        value: What is chosen, as it is written there, or the name of a button or toggle.
+        value: What is chosen, as it is written there, or the name of a button.
         label: Of a select box.
         kind: What it is.
         says: What stands in the address, or as text on the page, once the change is there.
@@ -29,7 +29,7 @@ class Change:
 
     value: str
     label: str = ""
-    kind: Literal["select", "segment", "button", "toggle"] = "segment"
+    kind: Literal["select", "segment", "button"] = "segment"
     says: str = ""
     shown: tuple[str, ...] = ()
 
@@ -185,7 +185,6 @@ VIEWS = (
             segment("Rejects", "part=rejects", TABLE),
             select("Reason", "no_gps", "reason=no_gps", TABLE),
             segment("Snapshots", "part=snapshots", CHART, TABLE),
-            Change("Sequences, cells and blocks too", kind="toggle", shown=(CHART, TABLE)),
             segment("Regions", "part=regions", TABLE),
             segment("admin1", "regions=admin1", TABLE),
         ),

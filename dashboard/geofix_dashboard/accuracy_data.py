@@ -27,6 +27,7 @@ from geofix.database.queries.evaluations import find_evaluation
 from geofix.errors import NotFoundError
 from geofix_dashboard import accuracy_tables as tables
 from geofix_dashboard.data import cached, forget, kept
+from geofix_dashboard.meanwhile import meanwhile
 
 FINEST = 16  # level of the cells that stand for regions where there are too many
 SHARES = np.linspace(0, 1, 201)
@@ -71,9 +72,11 @@ def _every(name: str, created: str) -> Asked:
 
 @kept(12, shared=True)
 def _regions(name: str, created: str, level: str) -> Any:
-    every = _every(name, created)
-    with _reading((name, created)) as conn:
-        return queries.regions_of(conn, name, level, every)
+    with meanwhile(1) as pool:  # the server reads both at once
+        every = pool.submit(_every, name, created)
+        with _reading((name, created)) as conn:
+            found = queries.region_rows(conn, name, level)
+    return queries.regions_at(every.result().photo_id, found)
 
 
 @kept(4, shared=True)
@@ -120,11 +123,14 @@ def has_photos(name: str, created: str) -> bool:
 
 def asked(name: str, created: str, focus: Focus) -> Asked:
     """The photos of an evaluation that count, in a focus."""
-    found: Asked = _every(name, created)
+    found: Asked
     if focus.region_level is not None and focus.region_code is not None:
         region = _region_id(focus.region_level, focus.region_code)
-        regions = _regions(name, created, focus.region_level)
+        regions = _regions(name, created, focus.region_level)  # reads the photos too
+        found = _every(name, created)
         found = found.only(regions[found.place] == (-1 if region is None else region))
+    else:
+        found = _every(name, created)
     if focus.lo is not None and focus.hi is not None:
         found = found.only((found.s2_id >= focus.lo) & (found.s2_id <= focus.hi))
     return found
@@ -178,9 +184,9 @@ def compare_wider_cells(
     name: str, other: str, created: str, level: str | int, threshold_m: float, focus: Focus
 ) -> tuple[pd.DataFrame, int]:
     """Difference of two evaluations per S2 cell of the finest level that fits a map, and this level."""
-    here = asked(name, created, focus)
-    wider = fitting_level(here.s2_id, level - 1 if isinstance(level, int) else FINEST, tables.MOST_PLACES)
-    return tables.compare_cells(here, asked(other, _created(other), Focus()), wider, threshold_m), wider
+    a, b, _ = _common(name, created, other, focus, None)
+    wider = fitting_level(a.s2_id, level - 1 if isinstance(level, int) else FINEST, tables.MOST_PLACES)
+    return tables.compare_cells(a, b, wider, threshold_m), wider
 
 
 def compare_places(
@@ -193,10 +199,9 @@ def compare_places(
     tolerance: float,
 ) -> pd.DataFrame:
     """Difference of two evaluations per region or cell."""
-    a, b = asked(name, created, focus), asked(other, _created(other), Focus())
+    a, b, regions = _common(name, created, other, focus, None if isinstance(level, int) else level)
     if isinstance(level, int):
         return tables.compare_cells(a, b, level, threshold_m)
-    regions = _regions(name, created, level)
     return tables.compare_regions(a, b, regions, _names(tolerance), threshold_m)
 
 
@@ -252,6 +257,39 @@ def _pair(name: str, created: str, other: str, other_created: str) -> Any:
 
     with _reading((name, created), (other, other_created)) as conn:
         return read_pair(conn, name, other)
+
+
+@kept(4, shared=True)
+def _pair_asked(name: str, created: str, other: str, other_created: str) -> Any:
+    return tables.of_pair(_pair(name, created, other, other_created))
+
+
+@kept(8, shared=True)
+def _pair_regions(name: str, created: str, other: str, other_created: str, level: str) -> Any:
+    with meanwhile(1) as pool:  # the server reads both at once
+        pair = pool.submit(_pair, name, created, other, other_created)
+        with _reading((name, created)) as conn:
+            found = queries.region_rows(conn, name, level)
+    return queries.regions_at(pair.result().photo_id, found)
+
+
+def _common(
+    name: str, created: str, other: str, focus: Focus, level: str | None
+) -> tuple[Asked, Asked, np.ndarray]:
+    """Common photos as the first counts them, in a focus, and as the second does; regions of a level of each.
+
+    They are those that the two are compared on, which are read in any case.
+    """
+    key = (name, created, other, _created(other))
+    regions = np.zeros(0, np.int64) if level is None else _pair_regions(*key, level)
+    a, b = _pair_asked(*key)
+    if focus.region_level is not None and focus.region_code is not None:
+        region = _region_id(focus.region_level, focus.region_code)
+        places = _pair_regions(*key, focus.region_level)
+        a = a.only(places[a.place] == (-1 if region is None else region))
+    if focus.lo is not None and focus.hi is not None:
+        a = a.only((a.s2_id >= focus.lo) & (a.s2_id <= focus.hi))
+    return a, b, regions
 
 
 @kept(50)

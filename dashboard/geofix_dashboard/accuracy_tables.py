@@ -8,7 +8,7 @@ distance is left out, and one without an answer is wrong, its error infinite.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from geofix.database.queries.dashboard import Bounds, with_cell_shapes
 from geofix.database.queries.dashboard_accuracy import Asked
 from geofix.evaluation.metrics import wilson
 from geofix.spatial import s2
+
+if TYPE_CHECKING:
+    from geofix.evaluation.service import Pair
 
 OUTSIDE = ("-", "outside every region")  # code and name of where no region is
 MOST_PLACES = 5_000
@@ -193,6 +196,32 @@ def compare_regions(
     first, hit_a, hit_b = _paired(a, b, threshold_m)
     rows = _tally(regions[first.place], hit_a, hit_b, "region_id")
     return _difference(_named(_fullest(rows, limit, "region_id"), names))
+
+
+def of_pair(pair: Pair) -> tuple[Asked, Asked]:
+    """The common photos of two evaluations, as each counts them; degrees and what training saw are unsaid."""
+    from geofix.evaluation.compare import counting as counted_by
+
+    n = len(pair.photo_id)
+    unsaid = np.broadcast_to(np.float64(np.nan), n)
+    both = []
+    for protocol, errors in ((pair.protocol_a, pair.errors_a), (pair.protocol_b, pair.errors_b)):
+        whole = Asked(
+            comparison=protocol.comparison,
+            photo_id=pair.photo_id,
+            s2_id=pair.s2_id,
+            lon=unsaid,
+            lat=unsaid,
+            gps_m=pair.gps_m,
+            error_m=errors,
+            nearest_training_m=unsaid.astype(np.float32),
+            training_photos=unsaid.astype(np.float32),
+            mix=np.zeros(n, np.int32),
+            place=np.arange(n),
+        )
+        counted = counted_by(protocol, errors)
+        both.append(whole if counted.all() else whole.only(counted))
+    return both[0], both[1]
 
 
 def _paired(a: Asked, b: Asked, threshold_m: float) -> tuple[Asked, NDArray[np.bool_], NDArray[np.bool_]]:

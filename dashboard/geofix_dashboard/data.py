@@ -83,8 +83,6 @@ def table(name: str, *args: Any) -> pd.DataFrame:
             dashboard.code_sets,
             dashboard.region_levels,
             dashboard.regions,
-            dashboard_coverage.coverage,
-            dashboard_coverage.photo_cells,
             dashboard.trace,
             dashboard.reject_counts,
             dashboard.rejects,
@@ -94,6 +92,20 @@ def table(name: str, *args: Any) -> pd.DataFrame:
     }
     with connect("reader") as conn:
         return functions[name](conn, *args)
+
+
+@kept(30, "Counting …", shared=True)
+def coverage(level: int, region_level: str | None, region_code: str | None, cell: str | None) -> pd.DataFrame:
+    """Photos, aerial tiles and kinds of code per cell; nobody may change it."""
+    with connect("reader") as conn:
+        return dashboard_coverage.coverage(conn, level, region_level, region_code, cell)
+
+
+@kept(10, "Counting …", shared=True)
+def photo_cells(level: int) -> pd.DataFrame:
+    """Photos per cell; nobody may change it."""
+    with connect("reader") as conn:
+        return dashboard_coverage.photo_cells(conn, level)
 
 
 @st.cache_data(ttl=TTL_S, show_spinner=False)

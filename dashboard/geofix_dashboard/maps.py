@@ -48,13 +48,20 @@ def padded(bounds: Bounds, share: float = 0.12, least_deg: float = 0.001) -> Bou
 
 def bounds_of(rows: pd.DataFrame) -> Bounds:
     """The box around the shapes of a frame; the whole world when there are none."""
-    boxes = boxes_of([json.loads(text).get("coordinates") for text in rows["shape"] if isinstance(text, str)])
+    boxes = boxes_of([shape.get("coordinates") for shape in _read(rows["shape"]) if shape is not None])
     boxes = boxes[~np.isnan(boxes[:, 0])]
     if not len(boxes):
         return (-170.0, -60.0, 170.0, 75.0)
     west, south = boxes[:, :2].min(axis=0).tolist()
     east, north = boxes[:, 2:].max(axis=0).tolist()
     return west, south, east, north
+
+
+def _read(shapes: Iterable[Any]) -> list[dict[str, Any] | None]:
+    """GeoJSON texts, read all at once; None of what is none."""
+    texts = (shape if isinstance(shape, str) else "null" for shape in shapes)
+    found: list[dict[str, Any] | None] = json.loads(f"[{','.join(texts)}]")
+    return found
 
 
 def view_of(bounds: Bounds, height: int = HEIGHT, width: int = WIDTH) -> pdk.ViewState:
@@ -180,11 +187,11 @@ def areas(
     features = []
     shown = rows.head(MAX_FEATURES)
     paint = map(fill, shown.itertuples(index=False)) if callable(fill) else iter(fill)
-    for row, rgba in zip(shown.itertuples(index=False), paint, strict=False):
-        if not isinstance(row.shape, str):
+    for row, rgba, geometry in zip(shown.itertuples(index=False), paint, _read(shown["shape"]), strict=False):
+        if geometry is None:
             continue
         properties = {"code": row.code, "tip": tip(row), "fill": list(rgba)}
-        features.append({"type": "Feature", "geometry": json.loads(row.shape), "properties": properties})
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     seen = _seen(features, bounds, WIDTH)
     dots, rings = _coordinates(seen, dots=True), _coordinates(seen, dots=False)
     radius = 6 if len(features) < 100 else 4 if len(features) < 1000 else 2.5

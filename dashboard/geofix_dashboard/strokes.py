@@ -15,7 +15,7 @@ import numpy as np
 import pydeck as pdk
 from numpy.typing import NDArray
 
-from geofix_dashboard.boxes import is_square
+from geofix_dashboard.boxes import is_square, squares_of
 
 TILE = 512  # px of the world at zoom 0
 M_PER_DEGREE = 111_195.0  # of latitude on the sphere of 6371.0 km
@@ -32,16 +32,8 @@ def segments(shapes: Iterable[Any], pixels_per_degree: float | None) -> NDArray[
         shapes: Coordinates of polygons and multipolygons; others, and None, have no segments.
         pixels_per_degree: Of the map's first zoom; None: nothing is rounded.
     """
-    squares, rings = [], []
-    for shape in shapes:
-        if not shape:
-            continue
-        if is_square(shape):
-            squares.append(shape[0])
-        else:
-            rings += [np.array(ring, np.float64)[:, :2] for ring in _rings(shape)]
-    parts = [np.array(squares, np.float64)] if squares else []
-    parts += [ring[None] for ring in rings]
+    there = [shape for shape in shapes if shape]
+    parts = [whole] if (whole := squares_of(there)) is not None else _parts(there)
     if not parts:
         return np.empty((0, 4))
     found = np.concatenate([np.dstack([part[:, :-1], part[:, 1:]]).reshape(-1, 4) for part in parts])
@@ -51,6 +43,17 @@ def segments(shapes: Iterable[Any], pixels_per_degree: float | None) -> NDArray[
     back = (found[:, 0] > found[:, 2]) | ((found[:, 0] == found[:, 2]) & (found[:, 1] > found[:, 3]))
     found[back] = found[back][:, [2, 3, 0, 1]]
     return np.unique(found, axis=0)
+
+
+def _parts(shapes: Iterable[Any]) -> list[NDArray[np.float64]]:
+    """Rings (n, corners, 2) of coordinates, those of squares together."""
+    squares, rings = [], []
+    for shape in shapes:
+        if is_square(shape):
+            squares.append(shape[0])
+        else:
+            rings += [np.array(ring, np.float64)[:, :2] for ring in _rings(shape)]
+    return ([np.array(squares, np.float64)] if squares else []) + [ring[None] for ring in rings]
 
 
 def _rings(coordinates: Any) -> list[Any]:

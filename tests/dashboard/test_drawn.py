@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
-from altair.utils import schemapi
 from filled_database import COUNTRIES, OUTSIDE
 from page_tests import map_data, metric, page, run_sql, text_of, well
 from streamlit.testing.v1 import AppTest
@@ -45,11 +44,27 @@ CHARTS = {
 
 
 @pytest.fixture
-def checked(monkeypatch) -> Iterator[None]:
-    """Charts held against the schema of Vega-Lite, as pages do not."""
-    monkeypatch.setattr(charts, "CHECKED", True)
-    with schemapi.debug_mode(True):
-        yield
+def checked(monkeypatch) -> None:
+    """Charts held against the schema of Vega-Lite, and their columns against their data, as pages do not."""
+    draw = charts.draw
+
+    def held(spec, data, **others):
+        alt.Chart.from_dict({"data": {"name": "rows"}, **spec}, validate=True)
+        for part in spec.get("layer", [spec]):
+            rows = others[part["data"]["name"]] if "data" in part else data
+            assert fields(part["encoding"]) <= set(rows.columns)
+        draw(spec, data, **others)
+
+    monkeypatch.setattr(charts, "draw", held)
+
+
+def fields(part) -> set[str]:
+    """Columns that a part of a chart names."""
+    if isinstance(part, list):
+        return set().union(*map(fields, part))
+    if not isinstance(part, dict):
+        return set()
+    return {part["field"]} if "field" in part else fields(list(part.values()))
 
 
 def drawn_charts(test) -> int:
@@ -63,7 +78,8 @@ def test_charts_of_pages_keep_to_the_schema(filled, checked, name, where, least)
 
 def test_every_kind_of_chart_is_checked():
     there = {name for name, item in vars(charts).items() if inspect.isfunction(item) and name[0] != "_"}
-    assert {name for name in there if vars(charts)[name].__module__ == charts.__name__} == {*CHARTS, "draw"}
+    own = {name for name in there if vars(charts)[name].__module__ == charts.__name__}
+    assert own == {*CHARTS, "draw", "field", "layer"}
 
 
 @pytest.mark.parametrize("name", [name for name in CHARTS])
@@ -86,12 +102,12 @@ def test_the_chart_of_an_answer_of_sql_keeps_to_the_schema(filled, checked, mark
 
 def test_a_chart_against_the_schema_is_found(checked):
     def draw():
-        import altair as alt
         import pandas as pd
 
         from geofix_dashboard import charts
 
-        charts.draw(alt.Chart(pd.DataFrame({"a": [1]})).mark_bar(height="wide").encode(x="a:Q"))
+        wide = charts.layer({"type": "bar", "height": "wide"}, x=charts.field("a", "Q"))
+        charts.draw(wide, pd.DataFrame({"a": [1]}))
 
     assert AppTest.from_function(draw, default_timeout=30).run().exception
 

@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from filled_database import COUNTRIES, OUTSIDE
 from page_tests import metric, page, run_sql, text_of, well
@@ -13,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from geofix.database import engine
 from geofix.database.engine import connect
+from geofix.database.queries import dashboard
 from geofix.settings import get_settings
 from geofix.spatial import s2
 from geofix_dashboard import data
@@ -84,7 +86,7 @@ def test_days_are_those_of_utc_whatever_zone_the_server_speaks_in(filled, monkey
     monkeypatch.setenv("PGTZ", zone)  # ahead of UTC by 14 hours, behind it by 11
     engine.dispose()
     try:
-        row = data.table("coverage", 10, None, None).rename(columns={"cell": "code"}).iloc[0]
+        row = data.coverage(10, None, None, None).rename(columns={"cell": "code"}).iloc[0]
         assert row["first_captured_at"].utcoffset()
         assert "taken: 2024–2024" in coverage.density_tip(row)
         assert set(well(page("coverage", level="10")).dataframe[0].value["last_captured_at"]) <= {
@@ -191,15 +193,19 @@ def test_data_page_shows_rejects_and_splits(filled):
     assert len(well(page("sources", part="regions")).dataframe[0].value) == 3
 
 
-def test_a_large_snapshot_is_counted_when_asked_for(filled, monkeypatch):
-    from geofix_dashboard.views import sources
-
-    monkeypatch.setattr(sources, "MANY_PHOTOS", 10)
+def test_splits_are_those_of_when_the_snapshot_was_stored(filled, monkeypatch):
     test = well(page("sources", part="snapshots"))
-    frozen = test.dataframe[0].value
+    found = test.dataframe[0].value
+    assert list(found.columns) == ["split", "photos", "sequences", "cells_l15", "blocks_l13"]
+    assert found["photos"].sum() == TOTAL and (found["sequences"] > 0).all()
+
+    def splits(_conn, _snapshot):
+        return pd.DataFrame(columns=["split", "photos"])
+
+    monkeypatch.setattr(dashboard, "splits", splits)
+    data.forget()
+    frozen = well(page("sources", part="snapshots")).dataframe[0].value
     assert list(frozen.columns) == ["split", "photos"] and list(frozen["photos"]) == [TOTAL // 2]
-    splits = well(test.toggle(key="splits_whole").set_value(True).run()).dataframe[0].value
-    assert splits["photos"].sum() == TOTAL and (splits["sequences"] > 0).all()
 
 
 def test_sql_answers_and_keeps_the_statement_in_the_url(filled):

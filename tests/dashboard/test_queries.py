@@ -10,11 +10,17 @@ import pytest
 from filled_database import COUNTRIES, OUTSIDE
 
 from geofix.database.engine import connect
-from geofix.database.queries import dashboard, dashboard_accuracy, dashboard_coverage, region_summary
+from geofix.database.queries import (
+    dashboard,
+    dashboard_accuracy,
+    dashboard_coverage,
+    region_summary,
+    snapshots,
+)
 from geofix.database.queries.dashboard_examples import EXAMPLES
 from geofix.database.sandbox import ask
 from geofix.evaluation.metrics import wilson
-from geofix.evaluation.service import compare_evaluations
+from geofix.evaluation.service import compare_evaluations, read_pair
 from geofix.settings import get_settings
 from geofix.spatial import s2
 from geofix_dashboard import accuracy_tables as tables
@@ -245,6 +251,8 @@ def test_comparison_and_recall_keep_to_the_protocol(filled, drop):
         for t in (T, error):
             first, second = (dashboard_accuracy.asked(conn, name) for name in ("first", "second"))
             rows = tables.compare_cells(first, second, 6, t)
+            pair = tables.of_pair(read_pair(conn, "first", "second"))
+            pd.testing.assert_frame_equal(tables.compare_cells(*pair, 6, t), rows)
             counted = tuple(int(rows[name].sum()) for name in ("gains", "losses", "n"))
             assert counted == conn.execute(PAIRS, {"t": t}).fetchone() and 0 < counted[2] < TOTAL
             found = compare_evaluations(conn, "first", "second", threshold_m=t, replicates=20)
@@ -323,16 +331,12 @@ def test_coverage_inside_a_cell(filled):
 
 def test_splits_count_what_is_distinct(filled):
     with connect("owner") as conn:
-        row = conn.execute(
-            "INSERT INTO snapshot (uri, sha256, config, counts) VALUES ('/s', repeat('a', 64), '{}', '{}')"
-            " RETURNING snapshot_id"
-        ).fetchone()
-        conn.execute(
-            "INSERT INTO snapshot_photo (snapshot_id, photo_id, split)"
-            " SELECT %s, photo_id, CASE photo_id %% 3 WHEN 0 THEN 'train' ELSE 'val' END FROM photo_record",
-            row,
-        )
+        ids = [photo for (photo,) in conn.execute("SELECT photo_id FROM photo_record ORDER BY 1")]
         conn.execute("UPDATE photo_record SET sequence_id = NULL WHERE photo_id % 5 = 0")
+        stored = {"uri": "/s", "sha256": "a" * 64, "config": {}, "counts": {}}
+        for kept in (ids[:9], ids):  # the same content again replaces what was counted
+            splits = [(photo, "val" if photo % 3 else "train") for photo in kept]
+            row = (snapshots.store_snapshot(conn, **stored, splits=splits),)
         found = dashboard.splits(conn, row[0])
         wanted = conn.execute(
             "SELECT split, count(*), count(DISTINCT sequence_id), count(DISTINCT s2_parent(s2_id, 15)),"

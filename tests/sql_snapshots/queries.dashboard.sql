@@ -109,20 +109,5 @@ SELECT s.snapshot_id, left(s.sha256, 12) AS sha256, s.uri, s.config, s.counts, s
 FROM geofix.snapshot s ORDER BY s.created_at DESC
 
 -- SPLITS
-WITH place AS MATERIALIZED (
-  SELECT sp.split, p.sequence_id, (p.s2_id & -(1::bigint << 30)) | (1::bigint << 30) AS cell, count(*) AS photos
-  FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
-  WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY 1, 2, 3
-), cells AS MATERIALIZED (
-  SELECT split, cell FROM place GROUP BY 1, 2
-), photos AS (
-  SELECT split, sum(photos)::bigint AS photos FROM place GROUP BY 1
-), sequences AS (
-  SELECT split, count(sequence_id) AS sequences FROM (SELECT split, sequence_id FROM place GROUP BY 1, 2) AS s GROUP BY 1
-), blocks AS (
-  SELECT split, count(*) AS blocks_l13
-  FROM (SELECT split, (cell & -(1::bigint << 34)) | (1::bigint << 34) AS block FROM cells GROUP BY 1, 2) AS b GROUP BY 1
-)
-SELECT split, photos, sequences, (SELECT count(*) FROM cells c WHERE c.split = photos.split) AS cells_l15, blocks_l13
-FROM photos JOIN sequences USING (split) JOIN blocks USING (split)
+SELECT split, photos, sequences, cells_l15, blocks_l13 FROM geofix.snapshot_split WHERE snapshot_id = %(snapshot_id)s
 ORDER BY array_position(ARRAY['train', 'val', 'test_seen', 'test_unseen'], split)

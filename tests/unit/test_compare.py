@@ -155,8 +155,13 @@ def test_two_localizers_may_count_by_rules_of_their_own() -> None:
     assert both["n"] == 1 and "protocol_b" not in both
 
 
-@pytest.mark.parametrize("n", [1, 255, 256, 257, 700])
-def test_medians_of_replicates_are_found_in_any_block(n: int) -> None:
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 700])
+@pytest.mark.parametrize("near", [(6.0, 64), (1.0, 1), (0.0, 1)])
+def test_medians_of_replicates_are_found_wherever_they_lie(
+    n: int, near: tuple[float, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_REACH", near[0])
+    monkeypatch.setattr(compare, "_LEAST", near[1])
     rng = np.random.default_rng(n)
     values = rng.exponential(100, n).round(0)  # with ties
     groups = rng.integers(0, max(n // 3, 1), n)

@@ -33,8 +33,7 @@ def render() -> None:
     theme.header(
         "Coverage", "How many photos and aerial tiles each cell has, and which cells can be an answer."
     )
-    counts = data.counts()
-    if not counts["photos"] and not counts["aerial_tiles"]:
+    if data.photo_bounds() is None and not data.counts()["aerial_tiles"]:
         theme.empty(
             "No cell is covered yet.",
             "Load photos or aerial imagery; the map and the table follow at once.",
@@ -130,7 +129,7 @@ def _controls() -> tuple[pd.DataFrame, int, str, str]:
     with third:
         region = _region(names)
     where = region.split(":", 1) if region != "everywhere" else [None, None]
-    rows = data.table("coverage", level, where[0], where[1], _inside(level))
+    rows: pd.DataFrame = data.coverage(level, where[0], where[1], _inside(level))
     return rows.rename(columns={"cell": "code"}), level, str(shown), region
 
 

@@ -60,7 +60,7 @@ def _map() -> None:
         st.caption("The map appears with the first photos.")
         return
     level = maps.level_for(bounds, cells_across=28, coarsest=4)
-    rows = data.table("photo_cells", level)
+    rows = data.photo_cells(level)
     most = int(rows["photos"].max())
     layers = maps.areas(rows, density_fill(rows["photos"], most), _tip, bounds)
     maps.draw("overview-map", layers, bounds, height=400, trace=False)

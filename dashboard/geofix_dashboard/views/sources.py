@@ -19,7 +19,6 @@ PARTS = {
 }
 TIME = "YYYY-MM-DD HH:mm"
 SPLITS = ("train", "val", "test_seen", "test_unseen")
-MANY_PHOTOS = 200_000  # of a snapshot; counting what is distinct among them takes a fifth of a second
 
 
 def render() -> None:
@@ -149,9 +148,9 @@ def _snapshots() -> None:
             column_config={
                 "split": "Split",
                 "photos": st.column_config.NumberColumn("Photos", format="localized"),
-                "sequences": "Sequences",
-                "cells_l15": "Cells (level 15)",
-                "blocks_l13": "Blocks (level 13)",
+                "sequences": st.column_config.NumberColumn("Sequences", format="localized"),
+                "cells_l15": st.column_config.NumberColumn("Cells (level 15)", format="localized"),
+                "blocks_l13": st.column_config.NumberColumn("Blocks (level 13)", format="localized"),
             },
         )
     with right:
@@ -166,16 +165,11 @@ def _snapshots() -> None:
 
 
 def _splits(row: pd.Series) -> pd.DataFrame:
-    """Photos per split; what is counted from every photo of a large snapshot comes when it is asked for."""
-    frozen = {split: int(row["counts"].get(split, 0)) for split in SPLITS}
-    total = sum(frozen.values())
-    if total <= MANY_PHOTOS or st.toggle(
-        "Sequences, cells and blocks too",
-        key="splits_whole",
-        help=f"Counted from all {total:,} photos, which takes seconds; kept until something is written",
-    ):
-        counted: pd.DataFrame = data.table("splits", int(row["snapshot_id"]))
+    """What the splits held when the snapshot was stored; photos alone where that was not counted."""
+    counted: pd.DataFrame = data.table("splits", int(row["snapshot_id"]))
+    if len(counted):
         return counted
+    frozen = {split: int(row["counts"].get(split, 0)) for split in SPLITS}
     return pd.DataFrame([(split, n) for split, n in frozen.items() if n], columns=["split", "photos"])
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -124,19 +123,19 @@ def chart(plain: pd.DataFrame) -> None:
     shown = plain[[x, y]].head(MOST_MARKS).copy()
     shown[y] = pd.to_numeric(shown[y], errors="coerce")
     shown.columns = pd.Index(["x", "y"])  # names of others may hold what Vega reads as a path
-    kind = "Q" if x in numbers and mark != "bar" else "N"
-    base = alt.Chart(shown).encode(
-        x=alt.X(f"x:{kind}", title=x, sort=None),
-        y=alt.Y("y:Q", title=y, axis=alt.Axis(grid=True, gridColor="#edf1f4")),
-        tooltip=[alt.Tooltip("x", title=x), alt.Tooltip("y", title=y)],
+    kind: Literal["Q", "N"] = "Q" if x in numbers and mark != "bar" else "N"
+    across, up = charts.field("x", kind, title=x), charts.field("y", "Q", title=y)
+    spec = charts.layer(
+        {
+            "type": mark or "bar",
+            "color": theme.CATEGORIES[0],
+            **({"filled": True} if mark == "point" else {}),
+        },
+        x={**across, "sort": None},
+        y={**up, "axis": {"grid": True, "gridColor": "#edf1f4"}},
+        tooltip=[across, up],
     )
-    colour = theme.CATEGORIES[0]
-    drawn = {
-        "bar": base.mark_bar(color=colour),
-        "line": base.mark_line(color=colour),
-        "point": base.mark_point(color=colour, filled=True),
-    }[mark or "bar"]
-    charts.draw(drawn.properties(height=340))
+    charts.draw({**spec, "height": 340}, shown)
     if len(plain) > MOST_MARKS:
         st.caption(f"The first {MOST_MARKS:,} of {len(plain):,} rows are drawn.")
 

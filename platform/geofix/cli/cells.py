@@ -17,7 +17,7 @@ def refresh(
     level: Annotated[list[int] | None, typer.Option(min=0, max=24, help="S2 level; repeatable.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Count photos and aerial tiles per cell anew (the view `cell` reads this).
+    """Count photos and aerial tiles per cell anew, for the view `cell` and the dashboard's coverage.
 
     Example: geofix cells refresh --level 13 --level 15
     """

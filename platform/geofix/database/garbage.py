@@ -10,14 +10,14 @@ from typing import Literal, get_args
 
 from geofix.database import leftovers, shard_pieces
 from geofix.database.engine import Connection
-from geofix.database.queries import code_ranges, codes, localizations, region_summary
+from geofix.database.queries import cells, code_ranges, codes, localizations, region_summary
 from geofix.database.queries import garbage as queries
 from geofix.errors import TransientError
 from geofix.settings import Settings
 
 State = Literal["removed", "found", "kept"]
 
-_MOST_NOTES = 1000  # of changes that summaries of accuracy are compared with; each read counts them
+_MOST_NOTES = 1000  # of changes that summaries and cells are compared with; each read counts them
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,14 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
     for kept in get_args(queries.Dated):
         if days[kept]:
             yield from _dated(conn, kept, timedelta(days=days[kept]), state)
-    rows, size = region_summary.log_size(conn)
-    if rows > _MOST_NOTES:
-        emptied = dry_run or region_summary.empty_log(conn)
-        conn.commit()
-        note = "" if emptied else "another session is writing into it"
-        yield Item("noted changes of answers", "all", rows, size, state if emptied else "kept", note)
+    logs = {"noted changes of answers": region_summary, "noted changes of cells": cells}
+    for kind, log in logs.items():
+        rows, size = log.log_size(conn)
+        if rows > _MOST_NOTES:
+            emptied = dry_run or log.empty_log(conn)
+            conn.commit()
+            note = "" if emptied else "another session is writing into it"
+            yield Item(kind, "all", rows, size, state if emptied else "kept", note)
     for name, dead, _ in queries.bloated_leaves(conn):
         freed = 0 if dry_run else queries.vacuum_leaf(conn, name)
         yield Item("deleted rows in a leaf", name, int(dead), freed, state)

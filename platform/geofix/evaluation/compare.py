@@ -20,10 +20,10 @@ from geofix.evaluation.protocols import EvaluationProtocol
 
 Floats = NDArray[np.float64]
 Statistic = Literal["mean", "median"]
-# Of one array of replicates: 16 MB of 8 bytes each, a few arrays at a time. A replicate of more photos takes
-# more.
-_CHUNK_ENTRIES = 1 << 21
-_BLOCK = 256  # Values of a column whose weights are summed before the middle is looked for.
+# Of one array of replicates: 1 MB of 4 bytes each, which a processor keeps near. A longer one takes more.
+_CHUNK_ENTRIES = 1 << 18
+# Values weighed to each side of the middle: so many standard deviations of where a replicate has its own.
+_REACH, _LEAST = 6.0, 64
 
 
 @dataclass(frozen=True)
@@ -230,12 +230,12 @@ def _codes(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.intp] | None, i
     return codes.astype(np.intp), len(unique)
 
 
-def _draws(n: int, replicates: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Indices of shape (some replicates, n); the cutting into chunks depends on n alone."""
+def _draws(n: int, replicates: int, seed: int) -> Iterator[NDArray[np.uint32]]:
+    """Indices of shape (some replicates, n), the same ones however they are cut into chunks."""
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK_ENTRIES // max(n, 1))
     for start in range(0, replicates, rows):
-        yield rng.integers(0, n, size=(min(rows, replicates - start), n), dtype=np.intp)
+        yield rng.integers(0, n, size=(min(rows, replicates - start), n), dtype=np.uint32)
 
 
 def _mean_replicates(
@@ -252,8 +252,8 @@ def _mean_replicates(
     packed = _packed([sizes, *sums])
     for picked in _draws(n_groups, replicates, seed):
         if packed is None:
-            total = sizes[picked].sum(axis=1)
-            parts.append(np.stack([s[picked].sum(axis=1) / total for s in sums], axis=1))
+            total = np.take(sizes, picked).sum(axis=1)
+            parts.append(np.stack([np.take(s, picked).sum(axis=1) / total for s in sums], axis=1))
         else:
             drawn = packed.sums(picked)
             parts.append(drawn[:, 1:] / drawn[:, :1])
@@ -274,9 +274,9 @@ class _Packed:
     units: list[int]
     bits: int
 
-    def sums(self, picked: NDArray[np.intp]) -> Floats:
+    def sums(self, picked: NDArray[np.uint32]) -> Floats:
         """Sum of every column over the picked groups, shape (replicates, columns); exact."""
-        total = self.values[picked].sum(axis=1)
+        total = np.take(self.values, picked).sum(axis=1)
         mask = (1 << self.bits) - 1
         columns = [(total >> (self.bits * i) & mask) * unit for i, unit in enumerate(self.units)]
         return np.stack(columns, axis=1).astype(np.float64)
@@ -302,48 +302,81 @@ def _median_replicates(
 ) -> Floats:
     """Weighted lower medians of resampled groups, shape (replicates, columns).
 
-    Each column is sorted once and cut into blocks. How often its groups were drawn, summed by block, leads to
-    the block that holds the middle, and only that one is looked at value by value.
+    Each column is sorted once. The middle of a replicate lies near that of all values, so only the values
+    around it are weighed one by one; what lies below them is summed with the photos, by group.
     """
     group = np.arange(n_groups, dtype=np.intp) if codes is None else codes
-    order = [np.argsort(c, kind="stable") for c in columns]
-    ordered = [(c[o], group[o]) for c, o in zip(columns, order, strict=True)]
+    sizes = np.bincount(group, minlength=n_groups).astype(np.float64)
+    windows = [_Window.of(column, group, sizes) for column in columns]
+    counts = [sizes, *(window.below for window in windows)]
+    packed = _packed(counts)
     kind = np.min_scalar_type(n_groups)
+    rows = max(1, _CHUNK_ENTRIES // max(len(window.values) for window in windows))
     parts = []
     for picked in _draws(n_groups, replicates, seed):
+        if packed is None:
+            sums = np.stack([np.take(count, picked).sum(axis=1) for count in counts], axis=1)
+        else:
+            sums = packed.sums(picked)
+        half = (sums[:, 0] + 1) // 2
         times = np.empty(picked.shape, kind)
         for i, one in enumerate(picked):
             times[i] = np.bincount(one, minlength=n_groups)
-        # A replicate of few groups is short, but `_middle` looks at every photo of it.
-        rows = max(1, _CHUNK_ENTRIES // len(group))
-        for start in range(0, len(times), rows):
-            some = times[start : start + rows]
-            parts.append(np.stack([_middle(values, of, some) for values, of in ordered], axis=1))
+        # A replicate of few groups is short, but many of its values may be looked at.
+        for some in (slice(at, at + rows) for at in range(0, len(picked), rows)):
+            found = [
+                window.middle(times[some], half[some], below[some])
+                for window, below in zip(windows, sums.T[1:], strict=True)
+            ]
+            parts.append(np.stack(found, axis=1))
     return np.concatenate(parts)
 
 
-def _middle(values: Floats, group: NDArray[np.intp], times: NDArray[Any]) -> Floats:
-    """The weighted lower median of ascending values in every replicate.
+@dataclass(frozen=True)
+class _Window:
+    """The values of a column in which the middles of nearly all replicates lie.
 
-    Args:
-        values: Ascending, shape (n,).
-        group: Their groups, shape (n,).
-        times: How often a replicate drew each group, shape (replicates, groups).
+    Attributes:
+        values: Ascending, shape (w,).
+        group: Their groups, shape (w,).
+        below: Values of each group before these, shape (groups,).
+        column: All values ascending, shape (n,), and
+        groups: their groups, for a middle that lies elsewhere.
     """
-    starts = np.arange(0, len(values), _BLOCK)
-    drawn = np.take(times, group, axis=1)
-    reached = np.cumsum(np.add.reduceat(drawn, starts, axis=1, dtype=np.int64), axis=1)
-    half = (reached[:, -1] + 1) // 2
-    rows = np.arange(len(times))
-    block = np.minimum((reached < half[:, None]).sum(axis=1), len(starts) - 1)
-    before = np.where(block > 0, reached[rows, block - 1], 0)
-    place = starts[block][:, None] + np.arange(_BLOCK)
-    inside = place < len(values)
-    place = np.minimum(place, len(values) - 1)
-    weight = np.where(inside, drawn[rows[:, None], place], 0)
-    short = before[:, None] + np.cumsum(weight, axis=1, dtype=np.int64) < half[:, None]
-    found: Floats = values[place[rows, np.minimum(short.sum(axis=1), _BLOCK - 1)]]
-    return found
+
+    values: Floats
+    group: NDArray[np.intp]
+    below: Floats
+    column: Floats
+    groups: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, column: Floats, group: NDArray[np.intp], sizes: Floats) -> _Window:
+        """Around the middle of a column."""
+        order = np.argsort(column, kind="stable")
+        ordered, groups = column[order], group[order]
+        middle = len(column) // 2
+        lower = np.bincount(groups[:middle], minlength=len(sizes))
+        reach = int(_REACH * np.sqrt(np.square(lower - sizes / 2).sum())) + _LEAST
+        low, high = max(middle - reach, 0), middle + reach
+        below = np.bincount(groups[:low], minlength=len(sizes)).astype(np.float64)
+        return cls(ordered[low:high], groups[low:high], below, ordered, groups)
+
+    def middle(self, times: NDArray[Any], half: Floats, below: Floats) -> Floats:
+        """The weighted lower median of every replicate.
+
+        Args:
+            times: How often a replicate drew each group, shape (replicates, groups).
+            half: The weight that is to be reached, shape (replicates,).
+            below: Weight of what lies before the window, shape (replicates,).
+        """
+        reached = below[:, None] + np.cumsum(np.take(times, self.group, axis=1), axis=1, dtype=np.int64)
+        place = (reached < half[:, None]).sum(axis=1)
+        found: Floats = self.values[np.minimum(place, len(self.values) - 1)]
+        for row in np.flatnonzero((below >= half) | (place == len(self.values))):
+            weights = np.cumsum(times[row][self.groups], dtype=np.int64)
+            found[row] = self.column[np.searchsorted(weights, half[row])]
+        return found
 
 
 def _mean(values: Floats) -> float:

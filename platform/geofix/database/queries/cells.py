@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
+
 from geofix.database.engine import Connection
 
+# Written before the cells are counted: a change that is committed in between is in the cells, and they are taken for
+# ones that do not fit.
+STAMP = """
+INSERT INTO geofix.grid_level (level, changes, tile_levels)
+SELECT %(level)s, (SELECT count(*) FROM geofix.cell_change), ARRAY(SELECT DISTINCT level FROM geofix.aerial_tile ORDER BY 1)
+ON CONFLICT (level) DO UPDATE SET
+    changes = excluded.changes, tile_levels = excluded.tile_levels, written_at = now()
+"""
 REFRESH = """
-INSERT INTO geofix.grid_cell (level, s2_id, photos, first_captured_at, last_captured_at, aerial_tiles)
+INSERT INTO geofix.grid_cell (level, s2_id, photos, first_captured_at, last_captured_at, aerial_tiles, last_aerial)
 SELECT %(level)s, coalesce(p.s2_id, t.s2_id), coalesce(p.photos, 0), p.first_captured_at, p.last_captured_at,
-       coalesce(t.aerial_tiles, 0)
+       coalesce(t.aerial_tiles, 0), t.last_aerial
 FROM (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS photos, min(captured_at) AS first_captured_at,
              max(captured_at) AS last_captured_at
       FROM geofix.photo_record GROUP BY 1) AS p
-FULL JOIN (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles
+FULL JOIN (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS aerial_tiles, max(captured_at) AS last_aerial
            FROM geofix.aerial_tile WHERE level >= %(level)s GROUP BY 1) AS t USING (s2_id)
 ORDER BY 2
 """
 CLEAR = "DELETE FROM geofix.grid_cell WHERE level = %(level)s"
+# A tile counts in cells of its own level and coarser ones: one that is coarser than the cells that were counted is in
+# none of them, but in those of the level asked for.
+FITTING = """
+SELECT g.level FROM geofix.fitting_grid g
+WHERE g.level >= %(level)s
+  AND NOT EXISTS (SELECT FROM unnest(g.tile_levels) AS t (level) WHERE t.level >= %(level)s AND t.level < g.level)
+ORDER BY g.level LIMIT 1
+"""
+LOG_ROWS = "SELECT count(*), pg_total_relation_size('geofix.cell_change') FROM geofix.cell_change"
+# Whoever is writing into the log, or has counted it for a level, is to end first; else it is left for another time.
+HOLD_LOG = "LOCK TABLE geofix.cell_change, geofix.grid_level IN SHARE ROW EXCLUSIVE MODE NOWAIT"
+FOLD = """
+UPDATE geofix.grid_level g SET changes = CASE WHEN EXISTS (
+    SELECT FROM geofix.fitting_grid f WHERE f.level = g.level) THEN 0 ELSE -1 END
+"""
+EMPTY_LOG = "DELETE FROM geofix.cell_change"
 SUMMARY = """
 SELECT count(*), coalesce(sum(photos), 0)::bigint, coalesce(max(photos), 0),
        coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY photos) FILTER (WHERE photos > 0), 0),
@@ -39,13 +65,45 @@ FROM unnest(%(lon)s::float8[], %(lat)s::float8[]) WITH ORDINALITY AS u(lon, lat,
 
 
 def refresh_cells(conn: Connection, level: int) -> dict[str, Any]:
-    """Count photos and aerial tiles per cell of a level anew; the caller commits."""
+    """Count photos and aerial tiles per cell of a level anew; the caller commits.
+
+    The dashboard reads these cells while no photo and no tile has changed since.
+    """
+    conn.execute(STAMP, {"level": level})
     conn.execute(CLEAR, {"level": level})
     conn.execute(REFRESH, {"level": level})
     row = conn.execute(SUMMARY, {"level": level}).fetchone()
     assert row is not None
     names = ("cells", "photos", "max_photos", "median_photos", "with_photos", "with_aerial")
     return {"level": level, **dict(zip(names, row, strict=True))}
+
+
+def fitting_level(conn: Connection, level: int) -> int | None:
+    """The coarsest level whose cells were counted, still fit, and add up to those of a level; None: none does."""
+    row = conn.execute(FITTING, {"level": level}).fetchone()
+    return None if row is None else int(row[0])
+
+
+def log_size(conn: Connection) -> tuple[int, int]:
+    """Rows of the log of changes, and its bytes."""
+    row = conn.execute(LOG_ROWS).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def empty_log(conn: Connection) -> bool:
+    """Forget the log: levels that fit go on fitting, all others never do again. The caller commits.
+
+    Returns:
+        False where another session is writing into it; nothing was changed then.
+    """
+    try:
+        with conn.transaction():
+            conn.execute(HOLD_LOG)
+            conn.execute(FOLD)
+            conn.execute(EMPTY_LOG)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def find_region(conn: Connection, level: str | None, code: str) -> bytes | None:

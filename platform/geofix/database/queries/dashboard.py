@@ -136,24 +136,9 @@ SELECT s.snapshot_id, left(s.sha256, 12) AS sha256, s.uri, s.config, s.counts, s
        (SELECT count(*) FROM geofix.evaluation e WHERE e.snapshot_id = s.snapshot_id) AS evaluations
 FROM geofix.snapshot s ORDER BY s.created_at DESC
 """
-# What is distinct is counted from the distinct rows of a coarser count: one pass over the photos, no sort of them all.
+# As they were counted when the snapshot was stored.
 SPLITS = """
-WITH place AS MATERIALIZED (
-  SELECT sp.split, p.sequence_id, (p.s2_id & -(1::bigint << 30)) | (1::bigint << 30) AS cell, count(*) AS photos
-  FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
-  WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY 1, 2, 3
-), cells AS MATERIALIZED (
-  SELECT split, cell FROM place GROUP BY 1, 2
-), photos AS (
-  SELECT split, sum(photos)::bigint AS photos FROM place GROUP BY 1
-), sequences AS (
-  SELECT split, count(sequence_id) AS sequences FROM (SELECT split, sequence_id FROM place GROUP BY 1, 2) AS s GROUP BY 1
-), blocks AS (
-  SELECT split, count(*) AS blocks_l13
-  FROM (SELECT split, (cell & -(1::bigint << 34)) | (1::bigint << 34) AS block FROM cells GROUP BY 1, 2) AS b GROUP BY 1
-)
-SELECT split, photos, sequences, (SELECT count(*) FROM cells c WHERE c.split = photos.split) AS cells_l15, blocks_l13
-FROM photos JOIN sequences USING (split) JOIN blocks USING (split)
+SELECT split, photos, sequences, cells_l15, blocks_l13 FROM geofix.snapshot_split WHERE snapshot_id = %(snapshot_id)s
 ORDER BY array_position(ARRAY['train', 'val', 'test_seen', 'test_unseen'], split)
 """
 
@@ -179,7 +164,8 @@ def with_cell_shapes(rows: pd.DataFrame) -> pd.DataFrame:
         corners[across, :, 0] < 0, corners[across, :, 0] + 360, corners[across, :, 0]
     )
     rings = np.concatenate([corners, corners[:, :1]], axis=1).round(7).tolist()
-    texts = [json.dumps({"type": "Polygon", "coordinates": [ring]}) for ring in rings]
+    written = json.dumps(rings)[3:-3].split("]], [[") if rings else []  # all at once: a fifth of the time
+    texts = [f'{{"type": "Polygon", "coordinates": [[[{ring}]]]}}' for ring in written]
     return rows.drop(columns="s2_id").assign(shape=pd.Series(texts, index=rows.index, dtype=object))
 
 
@@ -281,5 +267,5 @@ def snapshots(conn: Connection) -> pd.DataFrame:
 
 
 def splits(conn: Connection, snapshot_id: int) -> pd.DataFrame:
-    """Photos, sequences, cells and blocks of every split of a snapshot."""
+    """Photos, sequences, cells and blocks of every split of a snapshot, when it was stored."""
     return frame(conn, SPLITS, {"snapshot_id": snapshot_id})

@@ -9,7 +9,7 @@ read for what is shown alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -171,10 +171,19 @@ def asked(conn: Connection, name: str) -> Asked:
 
 def regions_of(conn: Connection, name: str, level: str, every: Asked) -> NDArray[np.int64]:
     """The region of a level that each photo lies in, (n,); 0 outside every one."""
+    return regions_at(every.photo_id, region_rows(conn, name, level))
+
+
+def region_rows(conn: Connection, name: str, level: str) -> dict[str, NDArray[np.int64]]:
+    """Photos of an evaluation that lie in a region of a level, and which, as columns photo_id and region_id."""
     columns = {"photo_id": "i8", "region_id": "i8"}
-    found = read_columns(conn, REGION_OF, columns, {"name": name, "level": level})
-    place, known = _places(every, found["photo_id"])
-    regions = np.zeros(len(every.photo_id), np.int64)
+    return read_columns(conn, REGION_OF, columns, {"name": name, "level": level})
+
+
+def regions_at(photo_ids: NDArray[np.int64], found: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """What `regions_of` says, of photos by ascending id and rows that were read apart."""
+    place, known = _places(photo_ids, found["photo_id"])
+    regions = np.zeros(len(photo_ids), np.int64)
     regions[place] = found["region_id"][known]
     regions.flags.writeable = False
     return regions
@@ -197,7 +206,7 @@ def best_errors(
     """Smallest error among the first K answers, (n, K) in metres, of errors up to a limit; infinite beyond it."""
     values = {"name": name, "ks": list(ks), "most_m": float(most_m), "most_k": max(ks)}
     found = read_columns(conn, BEST, {"photo_id": "i8", "bucket": "i4", "error_m": "f8"}, values)
-    place, known = _places(every, found["photo_id"])
+    place, known = _places(every.photo_id, found["photo_id"])
     best = np.full((len(every.photo_id), len(ks)), np.inf)
     best[place, found["bucket"][known]] = found["error_m"][known]
     best = np.minimum.accumulate(best, axis=1)
@@ -205,12 +214,14 @@ def best_errors(
     return best
 
 
-def _places(every: Asked, photo_ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Rows of the photos among those that count, and which of them do."""
-    if not len(every.photo_id):
+def _places(
+    every: NDArray[np.int64], photo_ids: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Rows of the photos among those that count, by their ascending ids, and which of them do."""
+    if not len(every):
         return np.zeros(0, np.intp), np.zeros(len(photo_ids), np.bool_)
-    place = np.minimum(np.searchsorted(every.photo_id, photo_ids), len(every.photo_id) - 1)
-    known = every.photo_id[place] == photo_ids
+    place = np.minimum(np.searchsorted(every, photo_ids), len(every) - 1)
+    known = every[place] == photo_ids
     return place[known], known
 
 

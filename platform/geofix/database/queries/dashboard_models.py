@@ -7,6 +7,7 @@ import pandas as pd
 from geofix.database.engine import Connection
 from geofix.database.queries.dashboard import frame
 
+# Each kind of vector is counted for all models at once, which several processes may do side by side.
 MODEL_ROWS = """
 SELECT m.name, m.kind, m.dimension, m.directory_uri, m.weights_sha256, m.config, m.input_transform, m.metrics, m.created_at,
        left(s.sha256, 12) AS snapshot, s.uri AS snapshot_uri, s.counts AS snapshot_counts,
@@ -15,10 +16,12 @@ SELECT m.name, m.kind, m.dimension, m.directory_uri, m.weights_sha256, m.config,
          + coalesce(pg_total_relation_size(to_regclass('geofix_leaf.prototype_' || m.model_id)), 0) AS vector_bytes,
        (SELECT count(*) FROM geofix.code_set c WHERE c.model_id = m.model_id) AS code_sets,
        (SELECT count(*) FROM geofix.evaluation e WHERE e.model_id = m.model_id) AS evaluations,
-       (SELECT count(*) FROM geofix.photo_embedding e WHERE e.model_id = m.model_id) AS photos,
-       (SELECT count(*) FROM geofix.aerial_embedding e WHERE e.model_id = m.model_id) AS tiles,
-       (SELECT count(*) FROM geofix.prototype p WHERE p.model_id = m.model_id) AS prototypes
-FROM geofix.model m LEFT JOIN geofix.snapshot s USING (snapshot_id) ORDER BY m.created_at DESC
+       coalesce(p.n, 0) AS photos, coalesce(t.n, 0) AS tiles, coalesce(v.n, 0) AS prototypes
+FROM geofix.model m LEFT JOIN geofix.snapshot s USING (snapshot_id)
+LEFT JOIN (SELECT model_id, count(*) AS n FROM geofix.photo_embedding GROUP BY 1) AS p USING (model_id)
+LEFT JOIN (SELECT model_id, count(*) AS n FROM geofix.aerial_embedding GROUP BY 1) AS t USING (model_id)
+LEFT JOIN (SELECT model_id, count(*) AS n FROM geofix.prototype GROUP BY 1) AS v USING (model_id)
+ORDER BY m.created_at DESC
 """
 CODE_SET_ROWS = """
 SELECT c.name, m.name AS model, c.recipe, c.level, c.dimension, c.state, c.stale_reason, c.cells, c.with_prototype, c.with_aerial,

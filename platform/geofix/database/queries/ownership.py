@@ -165,14 +165,15 @@ DELETE FROM geofix.aerial_embedding e USING pg_temp.doomed_tile d WHERE e.aerial
 }
 RECOUNT_CELLS = """
 UPDATE geofix.grid_cell c SET photos = p.photos, first_captured_at = p.first_at, last_captured_at = p.last_at,
-       aerial_tiles = t.tiles
+       aerial_tiles = t.tiles, last_aerial = t.last_aerial
 FROM pg_temp.doomed_cell d
 CROSS JOIN LATERAL geofix.s2_range(d.s2_id) AS r
 CROSS JOIN LATERAL (
   SELECT count(*) AS photos, min(captured_at) AS first_at, max(captured_at) AS last_at
   FROM geofix.photo_record WHERE s2_id BETWEEN r.lo AND r.hi) AS p
 CROSS JOIN LATERAL (
-  SELECT count(*) AS tiles FROM geofix.aerial_tile a WHERE a.s2_id BETWEEN r.lo AND r.hi AND a.level >= d.level) AS t
+  SELECT count(*) AS tiles, max(captured_at) AS last_aerial
+  FROM geofix.aerial_tile a WHERE a.s2_id BETWEEN r.lo AND r.hi AND a.level >= d.level) AS t
 WHERE c.level = d.level AND c.s2_id = d.s2_id
 """
 DELETE_EMPTY_CELLS = """

@@ -65,7 +65,30 @@ INSERT INTO geofix.snapshot (uri, sha256, config, counts) VALUES (%(uri)s, %(sha
 ON CONFLICT (sha256) DO UPDATE SET uri = excluded.uri RETURNING snapshot_id
 """
 FIND = "SELECT snapshot_id, uri, sha256, config, counts FROM geofix.snapshot WHERE sha256 = %(sha256)s"
-CLEAR = "DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s"
+CLEAR = """
+WITH counted AS (DELETE FROM geofix.snapshot_split WHERE snapshot_id = %(snapshot_id)s)
+DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s
+"""
+# What is distinct is counted from the distinct rows of a coarser count: one pass over the photos, no sort of them all.
+COUNT = """
+INSERT INTO geofix.snapshot_split (snapshot_id, split, photos, sequences, cells_l15, blocks_l13)
+WITH place AS MATERIALIZED (
+  SELECT sp.split, p.sequence_id, (p.s2_id & -(1::bigint << 30)) | (1::bigint << 30) AS cell, count(*) AS photos
+  FROM geofix.snapshot_photo sp JOIN geofix.photo_record p USING (photo_id)
+  WHERE sp.snapshot_id = %(snapshot_id)s GROUP BY 1, 2, 3
+), cells AS MATERIALIZED (
+  SELECT split, cell FROM place GROUP BY 1, 2
+), photos AS (
+  SELECT split, sum(photos)::bigint AS photos FROM place GROUP BY 1
+), sequences AS (
+  SELECT split, count(sequence_id) AS sequences FROM (SELECT split, sequence_id FROM place GROUP BY 1, 2) AS s GROUP BY 1
+), blocks AS (
+  SELECT split, count(*) AS blocks_l13
+  FROM (SELECT split, (cell & -(1::bigint << 34)) | (1::bigint << 34) AS block FROM cells GROUP BY 1, 2) AS b GROUP BY 1
+)
+SELECT %(snapshot_id)s, split, photos, sequences, (SELECT count(*) FROM cells c WHERE c.split = photos.split) AS cells_l15, blocks_l13
+FROM photos JOIN sequences USING (split) JOIN blocks USING (split)
+"""
 PHOTOS = """
 SELECT s.photo_id, s.split, p.s2_id, public.ST_X(p.geom) AS lon, public.ST_Y(p.geom) AS lat, p.gps_accuracy_m,
        p.sequence_id, p.captured_at
@@ -192,7 +215,7 @@ def store_snapshot(
     counts: Mapping[str, int],
     splits: Iterable[tuple[int, str]],
 ) -> int:
-    """Register a snapshot with its (photo id, split) rows; the same content keeps its id."""
+    """Register a snapshot with its (photo id, split) rows and what they hold; the same content keeps its id."""
     row = conn.execute(
         INSERT, {"uri": uri, "sha256": sha256, "config": Jsonb(dict(config)), "counts": Jsonb(dict(counts))}
     ).fetchone()
@@ -205,6 +228,7 @@ def store_snapshot(
         {"snapshot_id": "int8", "photo_id": "int8", "split": "text"},
         ((snapshot_id, photo_id, split) for photo_id, split in splits),
     )
+    conn.execute(COUNT, {"snapshot_id": snapshot_id})
     return snapshot_id
 
 

@@ -60,6 +60,20 @@ snapshot_photo = Table(
 )
 
 
+snapshot_split = Table(
+    "snapshot_split",
+    metadata,
+    reference("snapshot_id", "snapshot.snapshot_id"),
+    Column("split", Text, nullable=False),
+    Column("photos", BigInteger, nullable=False),
+    Column("sequences", BigInteger, nullable=False),
+    Column("cells_l15", BigInteger, nullable=False, comment="S2 cells of level 15 that hold them"),
+    Column("blocks_l13", BigInteger, nullable=False, comment="S2 cells of level 13 that hold them"),
+    PrimaryKeyConstraint("snapshot_id", "split"),
+    comment="What the splits of a snapshot held when it was stored",
+)
+
+
 model = Table(
     "model",
     metadata,

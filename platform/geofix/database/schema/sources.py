@@ -114,6 +114,8 @@ photo_record = Table(
     UniqueConstraint("dataset_id", "source_key"),
     Index("photo_record_sha256_idx", "dataset_id", "sha256", unique=True),
     Index("photo_record_s2_id_idx", "s2_id"),
+    # How many photos a data set has, and of when: every page of data sets asks, and would read all of them.
+    Index("photo_record_dataset_id_captured_at_idx", "dataset_id", "captured_at"),
     # Every accuracy leaves out photos of a poor position: few, and else looked for in all of them.
     Index(
         "photo_record_gps_accuracy_m_idx",
@@ -146,8 +148,28 @@ grid_cell = Table(
     Column("first_captured_at", DateTime(timezone=True)),
     Column("last_captured_at", DateTime(timezone=True)),
     Column("aerial_tiles", Integer, nullable=False),
+    Column("last_aerial", Date, comment="newest date of its tiles"),
     PrimaryKeyConstraint("level", "s2_id"),
     comment="Working area: cells with photos or aerial tiles, counted per level (view: cell)",
+)
+
+
+cell_change = Table(
+    "cell_change",
+    metadata,
+    identifier("change_id"),
+    comment="Statements that changed what cells are counted from, photos and aerial tiles, written by triggers",
+)
+
+
+grid_level = Table(
+    "grid_level",
+    metadata,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("changes", BigInteger, nullable=False, comment="rows of the log"),
+    Column("tile_levels", ARRAY(SmallInteger), nullable=False, comment="of aerial tiles"),
+    stamp("written_at"),
+    comment="What the cells of a level were counted from; they fit while no further change is in the log",
 )
 
 

@@ -32,10 +32,10 @@ GRANT INSERT, UPDATE ON geofix.job, geofix.worker, geofix.query, geofix.evaluati
   geofix.photo_region, geofix.sequence, geofix.dataset, geofix.aerial_raster, geofix.aerial_tile, geofix.grid_cell,
   geofix.region, geofix.region_part, geofix.reject, geofix.code_set, geofix.cell_block, geofix.stage_run,
   geofix.partition, geofix.partition_class, geofix.partition_cell, geofix.region_summary,
-  geofix.region_accuracy TO geofix_writer;
-GRANT INSERT ON geofix.job_event, geofix.audit, geofix.accuracy_change TO geofix_writer;
+  geofix.region_accuracy, geofix.snapshot_split, geofix.grid_level TO geofix_writer;
+GRANT INSERT ON geofix.job_event, geofix.audit, geofix.accuracy_change, geofix.cell_change TO geofix_writer;
 GRANT DELETE ON geofix.prediction, geofix.evaluation_photo, geofix.evaluation, geofix.snapshot_photo,
-  geofix.region_part, geofix.grid_cell, geofix.photo_region, geofix.reject, geofix.cell_block, geofix.worker,
+  geofix.snapshot_split, geofix.region_part, geofix.grid_cell, geofix.photo_region, geofix.reject, geofix.cell_block, geofix.worker,
   geofix.stage_run, geofix.partition, geofix.partition_class, geofix.partition_cell, geofix.region_accuracy
   TO geofix_writer;
 -- Embeddings are added to leaves that the owner made when the model was registered.
