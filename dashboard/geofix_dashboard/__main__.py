@@ -12,10 +12,10 @@ from geofix.errors import EXIT_INTERRUPT
 from geofix_dashboard.memory import give_back
 
 # Between threads: one that waits for the server has its turn after half a millisecond, whatever others count.
-# Rows come one by one; with 5 ms, Python's own, a page that reads beside a comparison took a sixth longer.
+# Rows come one by one, and Python's own 5 ms add up on a page that reads beside a comparison.
 SWITCH_S = 0.0005
 # Objects made before young ones are looked through, and how often older ones are with them: a map is made of
-# tens of thousands, and looking through all there is for garbage took a sixth of such a page.
+# tens of thousands, for which everything there is would be looked through again and again.
 COLLECT = (20_000, 20, 20)
 
 

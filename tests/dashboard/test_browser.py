@@ -192,10 +192,18 @@ def area(page) -> float:
 
 def drawn(page, chart) -> np.ndarray:
     """The map's pixels once two looks at it agree, (h, w, 3)."""
+    from playwright.sync_api import Error
+
     before = None
     for _ in range(40):
         page.wait_for_timeout(500)
-        now = np.asarray(Image.open(io.BytesIO(chart.screenshot())).convert("RGB"))
+        try:
+            picture = chart.screenshot()
+        except Error as error:
+            if "not attached" not in str(error):
+                raise
+            continue  # the page ran again meanwhile and put another map in its place
+        now = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
         if before is not None and before.shape == now.shape and (before == now).all() and now.std() > 5:
             return now
         before = now
