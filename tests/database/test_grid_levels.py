@@ -170,10 +170,10 @@ def test_the_log_is_emptied_and_what_fitted_still_does(conn, monkeypatch):
         kept = [item for item in garbage.collect(conn, get_settings()) if item.kind == kind]
         assert [item.state for item in kept] == ["kept"] and "writing" in kept[0].note
         other.rollback()
-    before = cells.log_size(conn)[0]
+    before = cells.log.size(conn)[0]
     gone = [item for item in garbage.collect(conn, get_settings()) if item.kind == kind]
     assert [(item.state, item.rows) for item in gone] == [("removed", before)] and before > 0
-    assert cells.log_size(conn)[0] == 0
+    assert cells.log.size(conn)[0] == 0
     assert [cells.fitting_level(conn, level) for level in (13, 14)] == [13, None]
     conn.execute(CHANGES["no tile"])
     assert cells.fitting_level(conn, 13) is None

@@ -316,10 +316,10 @@ def test_the_log_is_emptied_and_what_fitted_still_does(world, monkeypatch):
             kept = [item for item in garbage.collect(conn, get_settings()) if item.kind == kind]
             assert [item.state for item in kept] == ["kept"] and "writing" in kept[0].note
             other.rollback()
-        before = region_summary.log_size(conn)[0]
+        before = region_summary.log.size(conn)[0]
         gone = [item for item in garbage.collect(conn, get_settings()) if item.kind == kind]
         assert [(item.state, item.rows) for item in gone] == [("removed", before)] and before > 0
-        assert region_summary.log_size(conn)[0] == 0 and differing(conn) == ([], fits)
+        assert region_summary.log.size(conn)[0] == 0 and differing(conn) == ([], fits)
         conn.execute("UPDATE photo_record SET gps_accuracy_m = 1")
         assert differing(conn) == ([], 0)
         conn.rollback()

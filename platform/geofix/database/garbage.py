@@ -120,11 +120,11 @@ def _database(conn: Connection, settings: Settings, dry_run: bool) -> Iterator[I
     for kept in get_args(queries.Dated):
         if days[kept]:
             yield from _dated(conn, kept, timedelta(days=days[kept]), state)
-    logs = {"noted changes of answers": region_summary, "noted changes of cells": cells}
+    logs = {"noted changes of answers": region_summary.log, "noted changes of cells": cells.log}
     for kind, log in logs.items():
-        rows, size = log.log_size(conn)
+        rows, size = log.size(conn)
         if rows > _MOST_NOTES:
-            emptied = dry_run or log.empty_log(conn)
+            emptied = dry_run or log.forget(conn)
             conn.commit()
             note = "" if emptied else "another session is writing into it"
             yield Item(kind, "all", rows, size, state if emptied else "kept", note)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
-
 from geofix.database.engine import Connection
+from geofix.database.queries.change_log import ChangeLog
 
 # Written before the cells are counted: a change that is committed in between is in the cells, and they are taken for
 # ones that do not fit.
@@ -44,6 +43,7 @@ UPDATE geofix.grid_level g SET changes = CASE WHEN EXISTS (
     SELECT FROM geofix.fitting_grid f WHERE f.level = g.level) THEN 0 ELSE -1 END
 """
 EMPTY_LOG = "DELETE FROM geofix.cell_change"
+log = ChangeLog(LOG_ROWS, HOLD_LOG, FOLD, EMPTY_LOG)
 SUMMARY = """
 SELECT count(*), coalesce(sum(photos), 0)::bigint, coalesce(max(photos), 0),
        coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY photos) FILTER (WHERE photos > 0), 0),
@@ -82,28 +82,6 @@ def fitting_level(conn: Connection, level: int) -> int | None:
     """The coarsest level whose cells were counted, still fit, and add up to those of a level; None: none does."""
     row = conn.execute(FITTING, {"level": level}).fetchone()
     return None if row is None else int(row[0])
-
-
-def log_size(conn: Connection) -> tuple[int, int]:
-    """Rows of the log of changes, and its bytes."""
-    row = conn.execute(LOG_ROWS).fetchone()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
-
-
-def empty_log(conn: Connection) -> bool:
-    """Forget the log: levels that fit go on fitting, all others never do again. The caller commits.
-
-    Returns:
-        False where another session is writing into it; nothing was changed then.
-    """
-    try:
-        with conn.transaction():
-            conn.execute(HOLD_LOG)
-            conn.execute(FOLD)
-            conn.execute(EMPTY_LOG)
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return True
 
 
 def find_region(conn: Connection, level: str | None, code: str) -> bytes | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-import psycopg
 
 from geofix.database.engine import Connection
+from geofix.database.queries.change_log import ChangeLog
 from geofix.database.queries.dashboard import Bounds, frame
 
 DISTANCES_M = (25, 50, 100, 200, 500, 1_000, 25_000, 200_000, 750_000, 2_500_000)
@@ -102,6 +102,7 @@ UPDATE geofix.region_summary s SET changes = CASE WHEN EXISTS (
     SELECT FROM geofix.fitting_summary f WHERE f.evaluation_id = s.evaluation_id AND f.level = s.level) THEN 0 ELSE -1 END
 """
 EMPTY_LOG = "DELETE FROM geofix.accuracy_change"
+log = ChangeLog(LOG_ROWS, HOLD_LOG, FOLD, EMPTY_LOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,28 +168,6 @@ def read_box(conn: Connection, name: str, *, created_at: str | None = None) -> B
         return None
     west, south, east, north = row
     return Box(None if west is None else (float(west), float(south), float(east), float(north)))
-
-
-def log_size(conn: Connection) -> tuple[int, int]:
-    """Rows of the log of changes, and its bytes."""
-    row = conn.execute(LOG_ROWS).fetchone()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
-
-
-def empty_log(conn: Connection) -> bool:
-    """Forget the log: summaries that fit go on fitting, all others never do again. The caller commits.
-
-    Returns:
-        False where another session is writing into it; nothing was changed then.
-    """
-    try:
-        with conn.transaction():
-            conn.execute(HOLD_LOG)
-            conn.execute(FOLD)
-            conn.execute(EMPTY_LOG)
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return True
 
 
 def _levels(conn: Connection) -> list[str]:
