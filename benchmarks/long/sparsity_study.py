@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _rows import PARTS, parts_of
+
 from geofix.database import cluster
 from geofix.pipeline.run import run_pipeline
 from geofix.settings import get_settings
 
 PIPELINE = Path(__file__).parents[2] / "examples" / "sparsity.yaml"
-EPOCHS = {0.3: (60, 150), 0.1: (80, 200), 0.03: (100, 250)}  # joint, prototypes alone
-ROWS = ("hybrid", "prototype_bilinear", "prototype_alone_bilinear", "aerial", "cellmean", "knn")
+EPOCHS = {0.3: (36, 72), 0.1: (60, 120), 0.03: (90, 180)}  # joint, prototypes alone
+ROWS = ("hybrid", *PARTS)
 COLOURS = dict(zip(ROWS, ("#000000", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=True))
 
 
@@ -65,7 +67,7 @@ def point(share: float, encoders: str, folder: Path) -> dict[str, Any]:
         "share": share,
         "encoders": encoders,
         "photos": document["photos"]["test_seen"],
-        "rows": {key: rows[key] for key in ROWS if key in rows},
+        "rows": {"hybrid": rows["hybrid"], **parts_of(rows)},
         "best_part": found[0]["row"],
         "gain": [gain["difference"], gain["low"], gain["high"]],
     }

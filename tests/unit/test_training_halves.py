@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from torch.nn.functional import normalize  # noqa: E402
 from training_files import snapshot  # noqa: E402
 
 from geofix.errors import BadInputError  # noqa: E402
@@ -20,9 +21,14 @@ from geofix.log import progress_to  # noqa: E402
 from geofix.models.config import EncoderConfig  # noqa: E402
 from geofix.models.encoder import JoinedEncoder, build_encoder  # noqa: E402
 from geofix.models.groups import freeze_trunk, parameter_groups  # noqa: E402
+from geofix.models.prototypes import PrototypeTable  # noqa: E402
 from geofix.models.registry import Model, load_model, save_model  # noqa: E402
 from geofix.training.config import TrainingConfig, parse_config  # noqa: E402
-from geofix.training.loop import train  # noqa: E402
+from geofix.training.distributed import Team  # noqa: E402
+from geofix.training.first_values import set_to_means  # noqa: E402
+from geofix.training.loop import _batches, train  # noqa: E402
+from geofix.training.run import prepare  # noqa: E402
+from geofix.training.step import take_step  # noqa: E402
 
 torch.set_num_threads(1)
 HALVES = EncoderConfig(trunk="test_resnet", image_size=32, aggregation="avg", dimension=16, parts=2)
@@ -147,6 +153,52 @@ def test_soft_labels_are_learned(tmp_path: Path) -> None:
     assert np.mean(seen[-4:]) < 0.9 * np.mean(seen[:4]), seen
 
 
+def test_photos_and_tiles_meet_at_proxies_of_the_tiles_half(tmp_path: Path) -> None:
+    """The term is the cross-entropy of both against the second table, which moves and is not kept."""
+    soft = {"level": 16, "soft_labels": True, "temperature": 0.2}
+    loss = {"kind": "softmax", "temperature": 0.1, "aerial_prototype": 0.5}
+    asked = config(prototypes=soft, loss=loss, workers=0)
+    run = prepare(asked, snapshot(tmp_path).path, tmp_path / "out", torch.device("cpu"), Team())
+    state = run.state
+    set_to_means(state, run.photos, seed=0, threads=1)
+    state.clock.table_started = True
+    state.eval()
+    batch = next(iter(_batches(run)))
+    proxies = state.proxies
+    assert proxies is not None and state.table is not None and batch.has_aerial.any()
+    with torch.inference_mode():
+        photos = normalize(state.networks["ground"](batch.ground)[:, 8:], dim=1)
+        tiles = state.networks["aerial"](batch.aerial)[:, 8:]
+        photo = _plain(photos, proxies, batch.lon, batch.lat)
+        tile = _plain(tiles, proxies, batch.tile_lon, batch.tile_lat)[torch.from_numpy(batch.has_aerial)]
+    before = {half: table.weight.detach().clone() for half, (table, _) in state.tables.items()}
+    outcome = take_step(state, batch, asked)
+    assert outcome.terms["aerial_prototype"] == pytest.approx(float(photo.mean() + tile.mean()), rel=1e-4)
+    weighed = sum(value * (0.5 if name == "aerial_prototype" else 1) for name, value in outcome.terms.items())
+    assert outcome.loss == pytest.approx(weighed, rel=1e-5)
+    for half, (table, _) in state.tables.items():
+        assert not torch.equal(before[half], table.weight), f"{half}: no row has moved"
+    assert not torch.allclose(state.table.unit(), proxies.unit())
+
+
+def _plain(vectors: torch.Tensor, table: PrototypeTable, lon: Any, lat: Any) -> torch.Tensor:
+    place = table.place(lon, lat)
+    assert place.has_positive.all()
+    logits = vectors @ table.unit().T / 0.2
+    return logits.logsumexp(1) - (place.weights * logits.gather(1, place.rows.clamp(min=0))).sum(1)
+
+
+def test_the_model_keeps_no_proxies(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    result = train(config(loss={}), made.path, tmp_path / "out")
+    assert result["terms"] == ["ground_prototype", "ground_aerial", "aerial_prototype"]
+    model = load_model(tmp_path / "out" / "model")
+    assert sorted(model.tensors) == ["prototypes.photos", "prototypes.s2_id", "prototypes.weight"]
+    assert not model.tensors["prototypes.weight"][:, 8:].any()
+    kept = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert kept["proxies"]["weight"].shape == kept["table"]["weight"].shape
+
+
 class Stopper:
     """A progress sink that ends the run at its third step."""
 
@@ -159,12 +211,14 @@ class Stopper:
                 raise RuntimeError("cancelled")
 
 
-def test_a_resumed_run_ends_with_the_same_halves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_a_resumed_run_ends_with_the_same_halves(tmp_path: Path, proxies: int) -> None:
     made = snapshot(tmp_path)
-    train(config(), made.path, tmp_path / "whole")
+    asked = config(loss={"aerial_prototype": proxies})
+    train(asked, made.path, tmp_path / "whole")
     with progress_to(Stopper()), pytest.raises(RuntimeError, match="cancelled"):
-        train(config(), made.path, tmp_path / "parts")
-    train(config(), made.path, tmp_path / "parts", resume=True)
+        train(asked, made.path, tmp_path / "parts")
+    train(asked, made.path, tmp_path / "parts", resume=True)
     whole, parts = (load_model(tmp_path / run / "model") for run in ("whole", "parts"))
     for name, value in whole.tensors.items():
         assert torch.equal(value, parts.tensors[name]), name
@@ -184,10 +238,10 @@ def test_without_imagery_the_whole_vector_is_the_prototypes(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"loss": {"aerial_prototype": 1}}, "aerial_prototype must be 0"),
         ({"loss": {"aerial_prototype": 0, "ground_aerial": 0}}, "need both"),
         ({"dimension": 15}, "has no halves"),
-        ({"prototypes": {"soft_labels": True}}, "for loss.kind softmax"),
+        ({"prototypes": {"soft_labels": True}}, "soft_labels are for loss.kind softmax"),
+        ({"prototypes": {"temperature": 0.1}}, "temperature is for loss.kind softmax"),
         ({"separate": False, "loss": {"auxiliary": 0.5}}, "for separate halves alone"),
     ],
 )

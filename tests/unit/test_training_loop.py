@@ -374,7 +374,7 @@ def test_a_signal_leaves_a_checkpoint(tmp_path: Path, number: signal.Signals) ->
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     made = snapshot(tmp_path)
     file = tmp_path / "two.yaml"
-    file.write_text(json.dumps({**TINY, "epochs": 2}), encoding="utf-8")
+    file.write_text(json.dumps({**TINY, "epochs": 2, "separate": True}), encoding="utf-8")
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     call += ["-m", "geofix.cli", "train", str(file), "--snapshot", str(made.path), "--out", "out", "--json"]
     done = subprocess.run(

@@ -27,6 +27,7 @@ class DamagedCheckpointError(BadInputError):
 
 NAME = "checkpoint.pt"
 FORMAT = 1
+_KEYS = {"prototypes": ("table", "rows"), "tiles": ("proxies", "proxy_rows")}
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
 _FREE = ("workers", "threads", "checkpoint_minutes", "compile")
 
@@ -58,8 +59,9 @@ def write_checkpoint(
         "optimiser": state.optimiser.state_dict(),
         "random": torch.get_rng_state(),
     }
-    if state.table is not None and state.rows is not None:
-        content |= {"table": state.table.state_dict(), "rows": state.rows.state_dict()}
+    for half, (table, rows) in state.tables.items():
+        table_key, rows_key = _KEYS[half]
+        content |= {table_key: table.state_dict(), rows_key: rows.state_dict()}
     if state.average is not None:
         content["average"] = state.average
     if torch.cuda.is_available():
@@ -107,15 +109,16 @@ def read_checkpoint(
     for role, network in state.networks.items():
         network.load_state_dict(content["networks"][role])
     state.optimiser.load_state_dict(content["optimiser"])
-    if state.table is not None and state.rows is not None:
-        held, rows = len(content["table"]["weight"]), len(state.table.weight)
-        if held != rows:
+    for half, (table, rows) in state.tables.items():
+        table_key, rows_key = _KEYS[half]
+        held, needed = len(content[table_key]["weight"]), len(table.weight)
+        if held != needed:
             raise OtherRunError(
-                f"{path} holds {held} prototypes, this process needs {rows} of {len(state.table)}.",
+                f"{path} holds {held} prototypes, this process needs {needed} of {len(table)}.",
                 hint="Resume with as many processes as the run was begun with.",
             )
-        state.table.load_state_dict(content["table"])
-        state.rows.load_state_dict(content["rows"])
+        table.load_state_dict(content[table_key])
+        rows.load_state_dict(content[rows_key])
     if state.average is not None:
         state.average = content["average"]
     torch.set_rng_state(content["random"].cpu())

@@ -46,6 +46,9 @@ class PrototypeSection(Section):
         description="Of the softmax: over all prototypes, with the bilinear weights as labels, instead of "
         "the interpolated prototype against all but those around.",
     )
+    temperature: Positive | None = Field(
+        None, description="Of the softmax against the table; none: as between photos and tiles."
+    )
     start: Literal["means", "random"] = Field(
         "means", description="First values: mean embedding of the cell's photos, or random."
     )
@@ -72,7 +75,10 @@ class LossSection(Section):
     temperature: Positive = Field(0.05, description="Of the softmax.")
     ground_prototype: Annotated[float, Field(ge=0)] = 1.0
     ground_aerial: Annotated[float, Field(ge=0)] = 1.0
-    aerial_prototype: Annotated[float, Field(ge=0)] = 1.0
+    aerial_prototype: Annotated[float, Field(ge=0)] = Field(
+        1.0,
+        description="With separate halves: of photos and tiles against a table of proxies of the tiles' own.",
+    )
     auxiliary: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="Separate halves only: of ground against aerial in the prototypes' half as well, a "
@@ -187,14 +193,14 @@ class TrainingConfig(Section):
         if self.separate:
             if not (self.loss.ground_prototype and self.loss.ground_aerial):
                 raise ValueError("separate halves need both loss.ground_prototype and loss.ground_aerial")
-            if self.loss.aerial_prototype:
-                raise ValueError("separate halves have nothing in common: loss.aerial_prototype must be 0")
             if self.dimension % 2:
                 raise ValueError(f"dimension {self.dimension} has no halves")
         elif self.loss.auxiliary:
             raise ValueError("loss.auxiliary is for separate halves alone, and must be 0 without")
         if self.prototypes.soft_labels and self.loss.kind != "softmax":
             raise ValueError("prototypes.soft_labels are for loss.kind softmax")
+        if self.prototypes.temperature is not None and self.loss.kind != "softmax":
+            raise ValueError("prototypes.temperature is for loss.kind softmax")
         if self.loss.aerial_prototype and not self.loss.ground_prototype:
             raise ValueError("loss: aerial_prototype needs ground_prototype, which is 0")
         return self

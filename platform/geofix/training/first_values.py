@@ -26,6 +26,8 @@ def prototype_cells(photos: TrainingPhotos, level: int) -> tuple[NDArray[np.int6
 def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: int) -> None:
     """Point every prototype along the mean embedding of its cell's photos, by the ground encoder as it is.
 
+    Proxies likewise, along the means in the tiles' half.
+
     A cell none of whose photos can be read keeps its random direction.
 
     Raises:
@@ -40,14 +42,16 @@ def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: in
     chosen = chosen.take(np.flatnonzero((rows >= table.first_row) & (rows < table.stop_row)))
     encoder = state.networks["ground"]
     state.eval()
-    sums = np.zeros((table.stop_row - table.first_row, table.dimension), np.float32)
+    tables = [found for found, _ in state.tables.values()]  # in the order of the halves
+    width = sum(found.dimension for found in tables)
+    sums = np.zeros((table.stop_row - table.first_row, width), np.float32)
     read = 0
     with progress("first values of the prototypes", len(chosen), "photos") as advance:
         pictures = photo_pictures(chosen, encoder.transform, threads=threads)
         for numbers, vectors in embed_batches(encoder, pictures):
             rows = table.rows_of(s2.parent(chosen.s2_id[numbers], table.level))
             # The prototypes' half comes first.
-            np.add.at(sums, rows - table.first_row, vectors[:, : table.dimension])
+            np.add.at(sums, rows - table.first_row, vectors[:, :width])
             read += len(numbers)
             advance(len(numbers))
     if not read:
@@ -56,7 +60,8 @@ def set_to_means(state: State, photos: TrainingPhotos, *, seed: int, threads: in
             hint="Are the photos where the snapshot says?",
         )
     found = np.flatnonzero(np.linalg.norm(sums, axis=1) > 0)
-    table.set_rows(found + table.first_row, torch.from_numpy(sums[found]))
+    for number, part in enumerate(np.split(sums[found], len(tables), axis=1)):
+        tables[number].set_rows(found + table.first_row, torch.from_numpy(part))
 
 
 def _some_per_cell(photos: TrainingPhotos, level: int, seed: int) -> NDArray[np.int64]:

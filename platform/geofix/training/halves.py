@@ -34,6 +34,11 @@ def compared(vectors: Tensor, partner: Partner, config: TrainingConfig) -> Tenso
     return normalize(vectors[:, first : first + length], dim=1)
 
 
+def has_proxies(config: TrainingConfig) -> bool:
+    """Whether photos and tiles also meet at a table of the tiles' half."""
+    return config.separate and config.loss.aerial_prototype > 0
+
+
 def among_all(prototypes: Tensor, config: TrainingConfig) -> Tensor:
     """Trained prototypes (N, d) as vectors of the model (N, D), zero in the half that is the tiles'."""
     return pad(prototypes, (0, config.dimension - prototypes.shape[1])) if config.separate else prototypes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,4 +221,4 @@ def _wrapped(run: Run) -> State:
     if run.config.compile:
         networks = {role: torch.compile(network) for role, network in networks.items()}
     networks = {role: run.team.wrap(network) for role, network in networks.items()}
-    return State(networks, state.table, state.optimiser, state.rows, state.average, state.clock)
+    return replace(state, networks=networks)

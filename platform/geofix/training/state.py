@@ -17,7 +17,10 @@ from geofix.models.prototypes import PrototypeTable
 from geofix.models.row_adam import RowAdam
 from geofix.training.config import OptimiserSection, TrainingConfig
 from geofix.training.distributed import Team
-from geofix.training.halves import prototype_length
+from geofix.training.halves import Partner, has_proxies, prototype_length
+
+_PROXY_SEED = 104_729
+"""Between the seeds of the two tables' random directions."""
 
 
 @dataclass
@@ -43,7 +46,11 @@ class Clock:
 
 @dataclass
 class State:
-    """Networks, prototypes, their optimisers, running means, and the clock."""
+    """Networks, prototypes, their optimisers, running means, and the clock.
+
+    `proxies` are a second table, of separate halves alone: vectors of the same cells in the tiles' half,
+    at which photos and tiles learn to meet; the model does not keep them (decision 0022).
+    """
 
     networks: dict[str, Encoder]
     table: PrototypeTable | None
@@ -51,6 +58,18 @@ class State:
     rows: RowAdam | None
     average: dict[str, dict[str, Tensor]] | None
     clock: Clock
+    proxies: PrototypeTable | None = None
+    proxy_rows: RowAdam | None = None
+
+    @property
+    def tables(self) -> dict[Partner, tuple[PrototypeTable, RowAdam]]:
+        """Each table with what moves it, by the half that is compared with it; prototypes come first."""
+        found: dict[Partner, tuple[PrototypeTable, RowAdam]] = {}
+        if self.table is not None and self.rows is not None:
+            found["prototypes"] = self.table, self.rows
+        if self.proxies is not None and self.proxy_rows is not None:
+            found["tiles"] = self.proxies, self.proxy_rows
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -94,15 +113,21 @@ def new_state(
         groups += [{**group, "name": f"{role}.{group['name']}"} for group in found]
     for group in groups:
         group["highest_lr"] = group["lr"]
-    table = rows = None
-    if cells is not None:
-        length = prototype_length(config)
-        table = PrototypeTable(cells, length, seed=config.seed, shard=(team.rank, team.size)).to(device)
-        rows = RowAdam(table, lr=config.optimiser.prototype_lr)
+
+    def make_table(seed: int) -> tuple[PrototypeTable, RowAdam] | tuple[None, None]:
+        if cells is None:
+            return None, None
+        shard = team.rank, team.size
+        made = PrototypeTable(cells, prototype_length(config), seed=seed, shard=shard).to(device)
+        return made, RowAdam(made, lr=config.optimiser.prototype_lr)
+
+    table, rows = make_table(config.seed)
+    proxies, proxy_rows = make_table(config.seed + _PROXY_SEED) if has_proxies(config) else (None, None)
     average = None
     if config.average:
         average = {role: _copy(network) for role, network in networks.items()}
-    return State(networks, table, torch.optim.AdamW(groups), rows, average, Clock())
+    optimiser = torch.optim.AdamW(groups)
+    return State(networks, table, optimiser, rows, average, Clock(), proxies, proxy_rows)
 
 
 def rate(settings: OptimiserSection, step: int, steps: int) -> float:
@@ -119,8 +144,8 @@ def set_rates(state: State, settings: OptimiserSection, step: int, steps: int) -
     share = rate(settings, step, steps)
     for group in state.optimiser.param_groups:
         group["lr"] = group["highest_lr"] * share
-    if state.rows is not None:
-        state.rows.lr = settings.prototype_lr * share
+    for _, rows in state.tables.values():
+        rows.lr = settings.prototype_lr * share
     return share
 
 

@@ -48,11 +48,12 @@ class Outcome:
     norm: float
 
 
-def make_loss(config: TrainingConfig) -> MultiSimilarity | Softmax:
-    """The loss that the configuration names."""
+def make_loss(config: TrainingConfig, *, table: bool = False) -> MultiSimilarity | Softmax:
+    """The loss that the configuration names: between photos and tiles, or against a table."""
     section = config.loss
     if section.kind == "softmax":
-        return Softmax(section.temperature, config.prototypes.soft_labels)
+        own = config.prototypes.temperature if table else None
+        return Softmax(own or section.temperature, config.prototypes.soft_labels)
     return MultiSimilarity(section.alpha, section.beta, section.lam)
 
 
@@ -93,7 +94,8 @@ def take_step(
             aerial = _aerial(state, batch, seen, team or Team())
     loss_of = make_loss(config)
     group = None if team is None else team.group
-    terms = dict(_table_terms(state, batch, ground, aerial, seen, config, loss_of, sampled, group))
+    against = make_loss(config, table=True)
+    terms = dict(_table_terms(state, batch, ground, aerial, seen, config, against, sampled, group))
     if aerial is not None and config.loss.ground_aerial:
         terms["ground_aerial"] = _pair(batch, ground, aerial, "tiles", config, loss_of)
     if aerial is not None and config.loss.auxiliary:
@@ -122,34 +124,45 @@ def _table_terms(
     state: State, batch: Batch, ground: Tensor, aerial: Tensor | None, seen: Tensor,
     config: TrainingConfig, loss_of: MultiSimilarity | Softmax, sampled: SampledNegatives | None, group: Any,
 ) -> Iterator[tuple[str, Tensor]]:  # fmt: skip
-    """Ground and aerial against the prototypes, in one pass over the table."""
-    if state.table is None or not state.clock.table_started:
+    """Ground and aerial against the prototypes, in one pass over a table.
+
+    In separate halves ground alone against the prototypes, then both against the proxies.
+    """
+    if not state.clock.table_started:
         return
-    both = aerial is not None and config.loss.aerial_prototype > 0
-    lon, lat = batch.lon, batch.lat
-    anchors = compared(ground, "prototypes", config)
-    if both and aerial is not None:
-        lon = np.concatenate([lon, batch.tile_lon])
-        lat = np.concatenate([lat, batch.tile_lat])
-        anchors = torch.cat([ground, aerial])
-    place = state.table.place(lon, lat, interpolate=config.prototypes.interpolate)
-    if both:
-        place.weights[len(ground) :][~seen] = 0.0  # a tile that shows nothing has no positive
-    losses = prototype_terms(
-        anchors,
-        state.table,
-        place,
-        loss_of,
-        optimiser=state.rows,
-        chunk_rows=config.prototypes.chunk_rows,
-        sampled=sampled,
-        group=group,
-    )
-    counted = place.has_positive.to(losses.device)
-    first = len(ground)
-    yield "ground_prototype", _mean(losses[:first], counted[:first])
-    if both:
-        yield "aerial_prototype", _mean(losses[first:], counted[first:])
+    tables = state.tables
+    met: Partner = "tiles" if "tiles" in tables else "prototypes"  # where tiles meet a table, if they do
+    for half, (table, rows) in tables.items():
+        both = aerial is not None and config.loss.aerial_prototype > 0 and half == met
+        lon, lat = batch.lon, batch.lat
+        anchors = compared(ground, half, config)
+        if both and aerial is not None:
+            lon = np.concatenate([lon, batch.tile_lon])
+            lat = np.concatenate([lat, batch.tile_lat])
+            anchors = torch.cat([anchors, compared(aerial, half, config)])
+        place = table.place(lon, lat, interpolate=config.prototypes.interpolate)
+        first = len(ground)
+        if both:
+            place.weights[first:][~seen] = 0.0  # a tile that shows nothing has no positive
+        losses = prototype_terms(
+            anchors,
+            table,
+            place,
+            loss_of,
+            optimiser=rows,
+            chunk_rows=config.prototypes.chunk_rows,
+            sampled=sampled,
+            group=group,
+        )
+        counted = place.has_positive.to(losses.device)
+        of_ground = _mean(losses[:first], counted[:first])
+        of_aerial = _mean(losses[first:], counted[first:])  # 0 without tiles
+        if half == "prototypes":
+            yield "ground_prototype", of_ground
+            if both:
+                yield "aerial_prototype", of_aerial
+        else:
+            yield "aerial_prototype", of_ground + of_aerial
 
 
 def _pair(
