@@ -24,6 +24,7 @@ WIDTH = 500  # px a map beside a table is at least wide on a desk's screen; the 
 SMALL_PX = 7.0  # areas smaller than this on the screen are drawn as dots
 MAX_FEATURES = 5_000
 MANY = 400
+_HEAP = 4  # so many dots on one spot still have rims
 _LINE = [40, 56, 68, 150]
 _CHOSEN = [213, 94, 0, 255]
 
@@ -209,7 +210,7 @@ def areas(
         )
     ]
     if dots:
-        layers.append(_rings("rims", dots, radius, _LINE, 1))
+        layers.append(_rings("rims", _apart(dots, radius, bounds), radius, _LINE, 1))
     layers.append(strokes.drawn("outlines", strokes.segments(rings, pixels_per_degree(bounds)), _LINE, 1))
     picked = [i for i, item in enumerate(seen) if chosen is not None and item["properties"]["code"] == chosen]
     if picked:
@@ -225,6 +226,16 @@ def _coordinates(features: Iterable[dict[str, Any]], *, dots: bool) -> list[Any]
     """Coordinates of the features that are points, or of all others; None of a GeometryCollection."""
     geometries = (feature["geometry"] for feature in features)
     return [item.get("coordinates") for item in geometries if (item["type"] == "Point") == dots]
+
+
+def _apart(dots: list[Any], radius: float, bounds: Bounds) -> list[Any]:
+    """The dots that do not lie in a heap: rims of many on one spot would hide their colours."""
+    at = np.array([dot[:2] for dot in dots], np.float64)
+    at[:, 1] /= np.maximum(np.cos(np.radians(at[:, 1])), 0.01)
+    spots = np.floor(at * pixels_per_degree(bounds) / (2 * radius))
+    _, spot, dots_of = np.unique(spots, axis=0, return_inverse=True, return_counts=True)
+    crowded = dots_of[spot.ravel()] > _HEAP
+    return [dot for dot, hidden in zip(dots, crowded, strict=True) if not hidden]
 
 
 def _rings(name: str, dots: list[Any], radius: float, colour: Sequence[int], width: float) -> pdk.Layer:

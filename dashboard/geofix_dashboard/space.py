@@ -26,7 +26,8 @@ class Components:
 def components(vectors: NDArray[np.floating], count: int = 3) -> Components:
     """Principal components of (n, D) vectors, by the eigenvectors of their covariance.
 
-    The sign of a component is arbitrary; here its largest weight is positive, so that a rerun looks the same.
+    Of fewer cells than dimensions, by those of the products of cells: as many as there are cells. The sign
+    of a component is arbitrary; here its largest weight is positive, so that a rerun looks the same.
     Fewer than `count` dimensions or cells leave the rest at one half.
     """
     n, d = vectors.shape
@@ -34,13 +35,15 @@ def components(vectors: NDArray[np.floating], count: int = 3) -> Components:
     if n < 2:
         return Components(place, share)
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    values, axes = np.linalg.eigh(centred.T @ centred / n)
+    square = centred @ centred.T if n < d else centred.T @ centred
+    values, axes = np.linalg.eigh(square / n)
     values, axes = np.maximum(values[::-1], 0.0), axes[:, ::-1]
     total = values.sum()
-    for i in range(min(count, d)):
+    for i in range(min(count, n, d)):
         if total <= 0 or values[i] <= 1e-12 * total:
             break
-        axis = axes[:, i] * np.sign(axes[np.argmax(np.abs(axes[:, i])), i])
+        axis = centred.T @ axes[:, i] / np.sqrt(n * values[i]) if n < d else axes[:, i]
+        axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
         scores = centred @ axis
         low, high = np.percentile(scores, _CLIP)
         place[:, i] = np.clip((scores - low) / max(high - low, 1e-12), 0.0, 1.0)

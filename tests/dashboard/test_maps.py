@@ -14,6 +14,7 @@ from streamlit.elements.lib.pandas_styler_utils import marshall_styler
 from streamlit.proto.ArrowData_pb2 import ArrowData
 
 from geofix_dashboard import boxes, maps, strokes, theme
+from geofix_dashboard.views.coverage import density_ticks
 
 
 def square(west: float, south: float, side: float) -> str:
@@ -127,6 +128,30 @@ def test_a_dot_is_rimmed_and_nothing_is_under_its_colour():
     assert rims["getLineWidth"] == 1 and rims["lineWidthUnits"] == rims["radiusUnits"] == "pixels"
     assert rims["getRadius"] - rims["getLineWidth"] / 2 >= areas["getPointRadius"]
     assert len(rims["data"]) == 2
+
+
+def test_dots_in_a_heap_show_their_colours_without_rims():
+    bounds = (0.0, 45.0, 4.0, 47.0)
+    heap = [square(1 + i / 10_000, 46, 0.0001) for i in range(30)]
+    rows = pd.DataFrame({"code": [str(i) for i in range(33)]})
+    rows["shape"] = [*heap, *(square(2 + i / 4, 46, 0.0001) for i in range(3))]
+    layers = maps.areas(rows, lambda row: [0, 0, 0, 255], lambda row: row.code, bounds)
+    assert [round(lon, 2) for lon, _ in layers[1].data] == [2.0, 2.25, 2.5]
+    assert len(layers[0].data["features"]) == 33
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [
+        (1, ["1", "2"]),
+        (2, ["1", "2"]),
+        (3, ["1", "2", "3"]),
+        (16, ["1", "2", "4", "8", "16"]),
+        (64_384, ["1", "16", "254", "4,042", "64,384"]),
+    ],
+)
+def test_no_two_ticks_of_a_scale_of_counts_are_alike(most, ticks):
+    assert density_ticks(most) == ticks
 
 
 def test_what_is_chosen_is_marked_also_as_a_dot():

@@ -254,13 +254,16 @@ def test_a_code_set_is_marked_and_dropped_only_with_its_name(towns):
 # -- embedding space
 
 
-def test_components_equal_the_singular_vectors():
-    vectors = np.random.default_rng(2).normal(size=(60, 8)) * np.linspace(5, 1, 8)
+@pytest.mark.parametrize("shape", [(60, 8), (8, 60), (8, 8)])
+def test_components_equal_the_singular_vectors(shape):
+    vectors = np.random.default_rng(2).normal(size=shape) * np.linspace(5, 1, shape[1])
     found = space.components(vectors)
     _, values, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     assert found.share == pytest.approx((values**2 / (values**2).sum())[:3])
-    scores = (vectors - vectors.mean(axis=0)) @ axes[0]
-    assert abs(np.corrcoef(scores, found.place[:, 0])[0, 1]) > 0.99
+    for i, axis in enumerate(axes[:3]):
+        scores = (vectors - vectors.mean(axis=0)) @ axis * np.sign(axis[np.argmax(np.abs(axis))])
+        low, high = np.percentile(scores, (2, 98))
+        assert found.place[:, i] == pytest.approx(np.clip((scores - low) / (high - low), 0, 1))
     assert found.place.min() == 0.0 and found.place.max() == 1.0
     assert (space.components(vectors[:1]).place == 0.5).all()
     assert (space.components(np.ones((4, 8))).share == 0).all()

@@ -33,7 +33,7 @@ SELECT dataset_id, 'walk ' || k FROM dataset, generate_series(1, 30) AS k WHERE 
 PHOTOS = """
 INSERT INTO photo_record (dataset_id, sequence_id, source_key, s2_id, captured_at, geom)
 SELECT d.dataset_id, s.sequence_id, 'photo ' || p.k, p.s2_id,
-       '2020-02-03T10:00Z'::timestamptz + p.k * interval '3 h', ST_SetSRID(ST_MakePoint(p.lon, p.lat), 4326)
+       '2020-02-03T10:00Z'::timestamptz + p.k * interval '40 h', ST_SetSRID(ST_MakePoint(p.lon, p.lat), 4326)
 FROM unnest(%s::bigint[], %s::float8[], %s::float8[]) WITH ORDINALITY AS p (s2_id, lon, lat, k)
 JOIN dataset d ON d.name = 'photos' JOIN sequence s ON s.key = 'walk ' || (1 + p.k / 10)
 """
@@ -62,6 +62,10 @@ SELECT dataset_id, level, s2_id, '2031-01-01', side_m, 1, aerial_raster_ids FROM
     " WHERE aerial_tile_id = (SELECT min(aerial_tile_id) FROM aerial_tile)",
     "no tile at all": "TRUNCATE aerial_tile CASCADE",
 }
+SEEN = """
+SELECT s2_token, photos, capture_years, aerial_dates, has_prototype, has_aerial, ST_AsText(geom)
+FROM coverage"""
+INSIDE = "ST_MakeEnvelope(7.1, 47.1, 7.3, 47.4, 4326)"
 NOTHING = {
     "another author": "UPDATE photo_record SET author = 'somebody'",
     "the same day": "UPDATE photo_record SET captured_at = captured_at, s2_id = s2_id",
@@ -116,6 +120,54 @@ def test_cells_that_fit_say_what_photos_and_tiles_say(conn, monkeypatch, limit):
         wanted = by_rows(monkeypatch, asked[name], level)
         pd.testing.assert_frame_equal(asked[name](level), wanted, obj=f"{name} at level {level}")
         assert len(wanted) or (name, level) in {("country", 6), ("cell", 6)}
+
+
+def counted(conn, asked):
+    """Rows of the function where no cells are known to fit, so that it counts photos and tiles."""
+    conn.execute("SAVEPOINT with_cells")
+    conn.execute("DELETE FROM grid_level")
+    rows = conn.execute(asked).fetchall()
+    conn.execute("ROLLBACK TO with_cells")
+    return rows
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_the_function_reads_cells_that_fit(conn, zone):
+    conn.execute(f"SET LOCAL timezone = '{zone}'")
+    several = 0
+    for level, where in itertools.product((6, 10, 12, 13, 14, 15), ("", f", {INSIDE}")):
+        asked = f"{SEEN}({level}{where})"
+        wanted = counted(conn, asked)
+        assert conn.execute(asked).fetchall() == wanted and wanted
+        several += any(len(row[2] or []) > 1 and len(row[3] or []) > 1 for row in wanted)
+    assert several > 3  # cells that know the first and the last time alone
+    conn.execute("UPDATE grid_cell SET photos = photos + 1000")
+    for asked, read in (("12", True), ("14", True), ("15", False), (f"14, {INSIDE}", False)):
+        assert (max(row[1] for row in conn.execute(f"{SEEN}({asked})")) > 1000) is read, asked
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_function_counts_a_change_anew(conn, change):
+    before = conn.execute(f"{SEEN}(13)").fetchall()
+    conn.execute(CHANGES[change])
+    for asked in (f"{SEEN}(13)", f"{SEEN}(13, {INSIDE})"):
+        assert conn.execute(asked).fetchall() == counted(conn, asked)
+    found = conn.execute(f"{SEEN}(13)").fetchall()
+    assert found != before
+    cells.refresh_cells(conn, 13)
+    assert conn.execute(f"{SEEN}(13)").fetchall() == found
+
+
+def test_the_function_makes_shapes_of_the_rows_that_are_kept(conn):
+    asked = "SELECT s2_token, photos, geom FROM coverage(13) ORDER BY photos DESC LIMIT 5"
+    plan = conn.execute(f"EXPLAIN (VERBOSE, FORMAT JSON) {asked}").fetchone()[0][0]["Plan"]
+    nodes = [plan]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+    shaped = [node["Node Type"] for node in nodes if "s2_polygon" in str(node.get("Output"))]
+    assert shaped and "Sort" not in shaped and "Subquery Scan" not in shaped
+    rows = [row[0] for row in conn.execute("SELECT s2_id FROM coverage(13)")]
+    assert rows == sorted(rows)
 
 
 def test_the_coarsest_level_that_adds_up_is_read(conn):

@@ -19,10 +19,7 @@ ORDER BY 2
 DELETE FROM geofix.grid_cell WHERE level = %(level)s
 
 -- FITTING
-SELECT g.level FROM geofix.fitting_grid g
-WHERE g.level >= %(level)s
-  AND NOT EXISTS (SELECT FROM unnest(g.tile_levels) AS t (level) WHERE t.level >= %(level)s AND t.level < g.level)
-ORDER BY g.level LIMIT 1
+SELECT geofix.fitting_level(%(level)s)
 
 -- LOG_ROWS
 SELECT count(*), pg_total_relation_size('geofix.cell_change') FROM geofix.cell_change

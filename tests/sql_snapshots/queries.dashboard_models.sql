@@ -27,7 +27,8 @@ LEFT JOIN LATERAL (SELECT recall, queries, k, checked_at FROM geofix.recall_chec
                    WHERE q.code_set_id = c.code_set_id ORDER BY checked_at DESC LIMIT 1) AS r ON true
 LEFT JOIN LATERAL (SELECT v.evaluation, v.n, v.recall_200m_percent
                    FROM geofix.evaluation_summary v JOIN geofix.evaluation o USING (evaluation_id)
-                   WHERE o.code_set_id = c.code_set_id ORDER BY o.created_at DESC LIMIT 1) AS e ON true
+                   WHERE o.code_set_id = c.code_set_id
+                   ORDER BY (v.split IS NOT DISTINCT FROM 'test_seen') DESC, o.created_at DESC LIMIT 1) AS e ON true
 ORDER BY c.created_at DESC
 
 -- RECALL_HISTORY

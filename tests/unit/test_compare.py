@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
 from geofix.errors import UsageError
-from geofix.evaluation import compare
 from geofix.evaluation.compare import bootstrap_interval, compare_errors, mcnemar, paired_difference
 from geofix.evaluation.protocols import EvaluationProtocol
 
@@ -39,21 +36,6 @@ def test_clusters_widen_the_interval_as_theory_says() -> None:
     clustered = bootstrap_interval(values, groups=groups)
     ratio = (clustered.high - clustered.low) / (naive.high - naive.low)
     assert ratio == pytest.approx(np.sqrt(10), rel=0.15)
-
-
-@pytest.mark.parametrize("statistic", ["mean", "median"])
-def test_cluster_replicates_equal_a_plain_loop(statistic: str) -> None:
-    rng = np.random.default_rng(4)
-    values, groups = rng.normal(size=31), rng.integers(0, 7, 31)
-    _, codes = np.unique(groups, return_inverse=True)
-    n = int(codes.max()) + 1
-    draw = compare._mean_replicates if statistic == "mean" else compare._median_replicates
-    found = draw((values,), codes, n, 25, 5)[:, 0]
-    picked = np.concatenate(list(compare._draws(n, 25, 5)))
-    for one, value in zip(picked, found, strict=True):
-        sample = np.concatenate([values[codes == g] for g in one])
-        expected = sample.mean() if statistic == "mean" else np.sort(sample)[(len(sample) - 1) // 2]
-        assert value == pytest.approx(expected)
 
 
 def test_same_seed_same_interval_and_other_seed_another() -> None:
@@ -105,43 +87,6 @@ def test_unusable_input_is_refused(a: list[float], b: list[float], options: dict
         paired_difference(a, b, **options)
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_replicates_of_whole_numbers_equal_a_plain_loop_exactly(grouped: bool) -> None:
-    rng = np.random.default_rng(6)
-    hits = tuple(100.0 * (rng.random(90) < share) for share in (0.2, 0.7, 0.0))
-    codes = rng.permutation(np.arange(90) % 13) if grouped else None
-    n = 13 if grouped else 90
-    found = compare._mean_replicates(hits, codes, n, 40, 3)
-    groups = np.arange(90) if codes is None else codes
-    for picked, row in zip(np.concatenate(list(compare._draws(n, 40, 3))), found, strict=True):
-        photos = np.concatenate([np.flatnonzero(groups == one) for one in picked])
-        assert list(row) == [column[photos].sum() / len(photos) for column in hits]
-
-
-def test_columns_that_do_not_fit_one_integer_are_summed_apart() -> None:
-    values = np.array([0.0, 1 << 20, 3.0])
-    assert compare._packed([np.ones(3), values]) is not None
-    assert compare._packed([np.ones(3), values, values]) is None
-    assert compare._packed([np.ones(3), values + 0.5]) is None
-    assert compare._packed([np.ones(3), -values]) is None
-
-
-def test_medians_of_few_large_groups_take_little_memory() -> None:
-    rng = np.random.default_rng(8)
-    n, k, replicates = 40_000, 200, 400
-    values, codes = rng.exponential(100, n).round(1), rng.permutation(np.arange(n) % k)
-    tracemalloc.start()
-    found = compare._median_replicates((values,), codes, k, replicates, 2)[:, 0]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40e6, f"{peak / 1e6:.0f} MB"
-    picked = np.concatenate(list(compare._draws(k, replicates, 2)))
-    for i in (0, 51, 52, 53, 104, 399):  # 52 replicates are looked at together
-        weight = np.bincount(picked[i], minlength=k)[codes]
-        sample = np.sort(np.repeat(values, weight))
-        assert found[i] == sample[(len(sample) - 1) // 2]
-
-
 def test_two_localizers_may_count_by_rules_of_their_own() -> None:
     a, b = np.array([100.0, np.nan, 50.0, 300.0]), np.array([100.0, 20.0, np.nan, np.nan])
     strict, plain = EvaluationProtocol(comparison="<", missing="drop"), EvaluationProtocol()
@@ -153,20 +98,3 @@ def test_two_localizers_may_count_by_rules_of_their_own() -> None:
     assert other["n"] == 2 and other["recall"]["100"]["only_a"] == 1
     both = compare_errors(a, b, radii_m=(100.0,), protocol=strict, replicates=20)
     assert both["n"] == 1 and "protocol_b" not in both
-
-
-@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 700])
-@pytest.mark.parametrize("near", [(6.0, 64), (1.0, 1), (0.0, 1)])
-def test_medians_of_replicates_are_found_wherever_they_lie(
-    n: int, near: tuple[float, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compare, "_REACH", near[0])
-    monkeypatch.setattr(compare, "_LEAST", near[1])
-    rng = np.random.default_rng(n)
-    values = rng.exponential(100, n).round(0)  # with ties
-    groups = rng.integers(0, max(n // 3, 1), n)
-    codes, k = np.unique(groups, return_inverse=True)[1], len(np.unique(groups))
-    found = compare._median_replicates((values,), codes, k, 30, 1)[:, 0]
-    for picked, value in zip(np.concatenate(list(compare._draws(k, 30, 1))), found, strict=True):
-        sample = np.sort(np.concatenate([values[codes == one] for one in picked]))
-        assert value == sample[(len(sample) - 1) // 2]

@@ -11,6 +11,8 @@ import streamlit as st
 from geofix_dashboard import accuracy_data, maps, theme
 from geofix_dashboard.views.accuracy_choice import look_inside, show, steps
 
+MANY_M = 1e6  # medians are told in kilometres from here on
+
 if TYPE_CHECKING:
     from geofix_dashboard.views.accuracy_choice import Choice
 
@@ -108,7 +110,8 @@ def _legend(rows: pd.DataFrame, level: str | int, choice: Choice, total: int) ->
 
 
 def _table(rows: pd.DataFrame, choice: Choice) -> None:
-    far = choice.threshold_m >= 1000
+    medians = rows["median_m"].to_numpy(np.float64)
+    far = choice.threshold_m >= 1000 or bool((np.isfinite(medians) & (medians >= MANY_M)).any())
     shown = rows[["place", "n", "accuracy", "low", "high"]].assign(
         median=rows["median_m"] / (1000 if far else 1)
     )

@@ -81,9 +81,10 @@ def _columns() -> dict[str, Any]:
         "kappa": st.column_config.TextColumn("κ", help="Weight of the prototype in a hybrid"),
         "size": "Size",
         "index": "Index",
-        "recall": "Recall (n)",
+        "recall": st.column_config.TextColumn("Recall (n)", width=150),
         "within": st.column_config.TextColumn(
-            "Within 200 m (95 %, n)", help="Newest evaluation with these codes"
+            "Within 200 m (95 %, n)",
+            help="Newest evaluation with these codes, on test_seen where there is one",
         ),
         "created": st.column_config.DatetimeColumn("Built", format=TIME),
     }

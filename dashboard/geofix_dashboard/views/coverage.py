@@ -74,9 +74,17 @@ def density_fill(counts: pd.Series, most: int) -> list[list[int]]:
 
 def density_legend(label: str, most: int, note: str) -> None:
     """The bar of `density_fill`, logarithmic from 1 to the largest count."""
+    theme.legend(f"{label} per cell (logarithmic)", theme.VIRIDIS, density_ticks(most), note)
+
+
+def density_ticks(most: int) -> list[str]:
+    """Counts at equal steps of the logarithm, at most five and no two alike."""
     top = max(most, 2)
-    ticks = [f"{round(top ** (i / 4)):,}" for i in range(5)]
-    theme.legend(f"{label} per cell (logarithmic)", theme.VIRIDIS, ticks, note)
+    for steps in (4, 3, 2, 1):
+        ticks = [round(top ** (i / steps)) for i in range(steps + 1)]
+        if len(set(ticks)) == len(ticks):
+            break
+    return [f"{tick:,}" for tick in ticks]
 
 
 def density_tip(row: Any) -> str:

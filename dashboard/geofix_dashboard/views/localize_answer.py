@@ -210,7 +210,11 @@ def _list(rows: pd.DataFrame, cell: str) -> None:
         {
             "rank": shown["rank"],
             "cell": shown["code"],
-            "probability": [None if _missing(p) else 100 * p for p in shown["probability"]],
+            **(
+                {}  # not calibrated
+                if shown["probability"].isna().all()
+                else {"probability": [None if _missing(p) else 100 * p for p in shown["probability"]]}
+            ),
             **({} if shown["score"].isna().all() else {"score": shown["score"]}),
             "region": shown["region"],
             "lat": shown["lat"],

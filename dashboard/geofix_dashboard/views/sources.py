@@ -189,7 +189,7 @@ def _regions() -> None:
     repaired = int(levels.set_index("level").loc[level, "repaired"])
     theme.section(str(level), f"n = {told[level]:,} regions, {repaired:,} repaired on loading")
     st.dataframe(
-        rows.drop(columns="level").fillna({"repaired": ""}),
+        rows.drop(columns="level").fillna({"repaired": ""}).round({"area_km2": 0}),
         hide_index=True,
         width="stretch",
         height=520,
@@ -198,7 +198,7 @@ def _regions() -> None:
             "name": "Name",
             "dataset": "Data set",
             "photos": st.column_config.NumberColumn("Photos", format="localized"),
-            "area_km2": st.column_config.NumberColumn("Area km²", format="%.0f"),
+            "area_km2": st.column_config.NumberColumn("Area km²", format="localized"),
             "repaired": "Repaired",
         },
     )

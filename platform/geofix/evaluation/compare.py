@@ -6,7 +6,7 @@ Photos of one sequence succeed and fail together, so photos are no independent d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,15 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from geofix.errors import UsageError
+from geofix.evaluation.bootstrap import mean_replicates, median_replicates
 from geofix.evaluation.metrics import key
 from geofix.evaluation.protocols import EvaluationProtocol
 
 Floats = NDArray[np.float64]
 Statistic = Literal["mean", "median"]
-# Of one array of replicates: 1 MB of 4 bytes each, which a processor keeps near. A longer one takes more.
-_CHUNK_ENTRIES = 1 << 18
-# Values weighed to each side of the middle: so many standard deviations of where a replicate has its own.
-_REACH, _LEAST = 6.0, 64
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def paired_difference(
     x, y = _paired(a, b)
     codes, n_groups = _codes(groups, len(x))
     point: Callable[[Floats], float] = _mean if statistic == "mean" else _lower_median
-    draw = _mean_replicates if statistic == "mean" else _median_replicates
+    draw = mean_replicates if statistic == "mean" else median_replicates
     samples = draw((x, y), codes, n_groups, replicates, seed)
     low, high = _quantiles(samples[:, 0] - samples[:, 1], confidence)
     at_a, at_b = point(x), point(y)
@@ -100,7 +97,7 @@ def bootstrap_interval(
     """Percentile (cluster) bootstrap interval of one statistic; arguments as in `paired_difference`."""
     result, _ = _paired(values, values)
     codes, n_groups = _codes(groups, len(result))
-    draw = _mean_replicates if statistic == "mean" else _median_replicates
+    draw = mean_replicates if statistic == "mean" else median_replicates
     low, high = _quantiles(draw((result,), codes, n_groups, replicates, seed)[:, 0], confidence)
     return Interval(_mean(result) if statistic == "mean" else _lower_median(result), low, high)
 
@@ -228,155 +225,6 @@ def _codes(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.intp] | None, i
             hint="Group by something finer (blocks instead of one sequence), or pass no groups.",
         )
     return codes.astype(np.intp), len(unique)
-
-
-def _draws(n: int, replicates: int, seed: int) -> Iterator[NDArray[np.uint32]]:
-    """Indices of shape (some replicates, n), the same ones however they are cut into chunks."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_ENTRIES // max(n, 1))
-    for start in range(0, replicates, rows):
-        yield rng.integers(0, n, size=(min(rows, replicates - start), n), dtype=np.uint32)
-
-
-def _mean_replicates(
-    columns: tuple[Floats, ...], codes: NDArray[np.intp] | None, n_groups: int, replicates: int, seed: int
-) -> Floats:
-    """Means of resampled groups, shape (replicates, columns): sums and sizes per group suffice."""
-    sums: list[Floats]
-    if codes is None:
-        sums, sizes = list(columns), np.ones(n_groups)
-    else:
-        sums = [np.bincount(codes, c, n_groups).astype(np.float64) for c in columns]
-        sizes = np.bincount(codes, minlength=n_groups).astype(np.float64)
-    parts = []
-    packed = _packed([sizes, *sums])
-    for picked in _draws(n_groups, replicates, seed):
-        if packed is None:
-            total = np.take(sizes, picked).sum(axis=1)
-            parts.append(np.stack([np.take(s, picked).sum(axis=1) / total for s in sums], axis=1))
-        else:
-            drawn = packed.sums(picked)
-            parts.append(drawn[:, 1:] / drawn[:, :1])
-    return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """Columns of whole numbers in one integer a group, so that a replicate looks each group up once.
-
-    Attributes:
-        values: The integers, shape (groups,).
-        units: What each column counts in; a column is a multiple of its unit.
-        bits: Room of each column: the sum over as many groups as there are fits.
-    """
-
-    values: NDArray[np.int64]
-    units: list[int]
-    bits: int
-
-    def sums(self, picked: NDArray[np.uint32]) -> Floats:
-        """Sum of every column over the picked groups, shape (replicates, columns); exact."""
-        total = np.take(self.values, picked).sum(axis=1)
-        mask = (1 << self.bits) - 1
-        columns = [(total >> (self.bits * i) & mask) * unit for i, unit in enumerate(self.units)]
-        return np.stack(columns, axis=1).astype(np.float64)
-
-
-def _packed(columns: list[Floats]) -> _Packed | None:
-    """Columns of one value a group, packed; None where they are no whole numbers or too large together."""
-    whole = [np.rint(column) for column in columns]
-    if any((w != c).any() or w.min() < 0 or w.max() >= 1 << 53 for w, c in zip(whole, columns, strict=True)):
-        return None
-    counts = [column.astype(np.int64) for column in whole]
-    units = [max(int(np.gcd.reduce(count)), 1) for count in counts]
-    parts = [count // unit for count, unit in zip(counts, units, strict=True)]
-    bits = max(int(part.max()) * len(part) for part in parts).bit_length()
-    if bits * len(parts) > 62:
-        return None
-    values = sum((part << (bits * i) for i, part in enumerate(parts)), np.zeros(len(parts[0]), np.int64))
-    return _Packed(values, units, bits)
-
-
-def _median_replicates(
-    columns: tuple[Floats, ...], codes: NDArray[np.intp] | None, n_groups: int, replicates: int, seed: int
-) -> Floats:
-    """Weighted lower medians of resampled groups, shape (replicates, columns).
-
-    Each column is sorted once. The middle of a replicate lies near that of all values, so only the values
-    around it are weighed one by one; what lies below them is summed with the photos, by group.
-    """
-    group = np.arange(n_groups, dtype=np.intp) if codes is None else codes
-    sizes = np.bincount(group, minlength=n_groups).astype(np.float64)
-    windows = [_Window.of(column, group, sizes) for column in columns]
-    counts = [sizes, *(window.below for window in windows)]
-    packed = _packed(counts)
-    kind = np.min_scalar_type(n_groups)
-    rows = max(1, _CHUNK_ENTRIES // max(len(window.values) for window in windows))
-    parts = []
-    for picked in _draws(n_groups, replicates, seed):
-        if packed is None:
-            sums = np.stack([np.take(count, picked).sum(axis=1) for count in counts], axis=1)
-        else:
-            sums = packed.sums(picked)
-        half = (sums[:, 0] + 1) // 2
-        times = np.empty(picked.shape, kind)
-        for i, one in enumerate(picked):
-            times[i] = np.bincount(one, minlength=n_groups)
-        # A replicate of few groups is short, but many of its values may be looked at.
-        for some in (slice(at, at + rows) for at in range(0, len(picked), rows)):
-            found = [
-                window.middle(times[some], half[some], below[some])
-                for window, below in zip(windows, sums.T[1:], strict=True)
-            ]
-            parts.append(np.stack(found, axis=1))
-    return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The values of a column in which the middles of nearly all replicates lie.
-
-    Attributes:
-        values: Ascending, shape (w,).
-        group: Their groups, shape (w,).
-        below: Values of each group before these, shape (groups,).
-        column: All values ascending, shape (n,), and
-        groups: their groups, for a middle that lies elsewhere.
-    """
-
-    values: Floats
-    group: NDArray[np.intp]
-    below: Floats
-    column: Floats
-    groups: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, column: Floats, group: NDArray[np.intp], sizes: Floats) -> _Window:
-        """Around the middle of a column."""
-        order = np.argsort(column, kind="stable")
-        ordered, groups = column[order], group[order]
-        middle = len(column) // 2
-        lower = np.bincount(groups[:middle], minlength=len(sizes))
-        reach = int(_REACH * np.sqrt(np.square(lower - sizes / 2).sum())) + _LEAST
-        low, high = max(middle - reach, 0), middle + reach
-        below = np.bincount(groups[:low], minlength=len(sizes)).astype(np.float64)
-        return cls(ordered[low:high], groups[low:high], below, ordered, groups)
-
-    def middle(self, times: NDArray[Any], half: Floats, below: Floats) -> Floats:
-        """The weighted lower median of every replicate.
-
-        Args:
-            times: How often a replicate drew each group, shape (replicates, groups).
-            half: The weight that is to be reached, shape (replicates,).
-            below: Weight of what lies before the window, shape (replicates,).
-        """
-        reached = below[:, None] + np.cumsum(np.take(times, self.group, axis=1), axis=1, dtype=np.int64)
-        place = (reached < half[:, None]).sum(axis=1)
-        found: Floats = self.values[np.minimum(place, len(self.values) - 1)]
-        for row in np.flatnonzero((below >= half) | (place == len(self.values))):
-            weights = np.cumsum(times[row][self.groups], dtype=np.int64)
-            found[row] = self.column[np.searchsorted(weights, half[row])]
-        return found
 
 
 def _mean(values: Floats) -> float:

@@ -27,14 +27,7 @@ FULL JOIN (SELECT geofix.s2_parent(s2_id, %(level)s) AS s2_id, count(*) AS aeria
 ORDER BY 2
 """
 CLEAR = "DELETE FROM geofix.grid_cell WHERE level = %(level)s"
-# A tile counts in cells of its own level and coarser ones: one that is coarser than the cells that were counted is in
-# none of them, but in those of the level asked for.
-FITTING = """
-SELECT g.level FROM geofix.fitting_grid g
-WHERE g.level >= %(level)s
-  AND NOT EXISTS (SELECT FROM unnest(g.tile_levels) AS t (level) WHERE t.level >= %(level)s AND t.level < g.level)
-ORDER BY g.level LIMIT 1
-"""
+FITTING = "SELECT geofix.fitting_level(%(level)s)"
 LOG_ROWS = "SELECT count(*), pg_total_relation_size('geofix.cell_change') FROM geofix.cell_change"
 # Whoever is writing into the log, or has counted it for a level, is to end first; else it is left for another time.
 HOLD_LOG = "LOCK TABLE geofix.cell_change, geofix.grid_level IN SHARE ROW EXCLUSIVE MODE NOWAIT"
@@ -81,7 +74,7 @@ def refresh_cells(conn: Connection, level: int) -> dict[str, Any]:
 def fitting_level(conn: Connection, level: int) -> int | None:
     """The coarsest level whose cells were counted, still fit, and add up to those of a level; None: none does."""
     row = conn.execute(FITTING, {"level": level}).fetchone()
-    return None if row is None else int(row[0])
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def find_region(conn: Connection, level: str | None, code: str) -> bytes | None:

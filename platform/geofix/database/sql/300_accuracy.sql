@@ -168,34 +168,3 @@ LANGUAGE sql STABLE AS $$
   FROM counted c CROSS JOIN LATERAL geofix.wilson(c.hits, c.n) AS w
   ORDER BY c.s2_id
 $$;
-
--- What is known of every cell of a level: photos, their years, aerial dates, and the kinds of code it has. Tiles and
--- codes of finer levels count in the cell that holds them. Parameters are written with the function's name before them:
--- a bare `level` would be the column of a joined table.
-CREATE OR REPLACE FUNCTION geofix.coverage(level integer, region public.geometry DEFAULT NULL)
-RETURNS TABLE (
-  s2_id bigint, s2_token text, photos bigint, capture_years integer[], aerial_dates date[], has_prototype boolean,
-  has_aerial boolean, geom public.geometry)
-LANGUAGE sql STABLE AS $$
-  WITH photo AS (
-    SELECT geofix.s2_parent(p.s2_id, coverage.level) AS s2_id, count(*) AS photos,
-           array_agg(DISTINCT extract(year FROM p.captured_at)::integer ORDER BY extract(year FROM p.captured_at)::integer)
-             FILTER (WHERE p.captured_at IS NOT NULL) AS capture_years
-    FROM geofix.photo_record p WHERE region IS NULL OR public.ST_Covers(region, p.geom) GROUP BY 1
-  ), aerial AS (
-    SELECT geofix.s2_parent(t.s2_id, coverage.level) AS s2_id,
-           array_agg(DISTINCT t.captured_at ORDER BY t.captured_at) FILTER (WHERE t.captured_at IS NOT NULL) AS aerial_dates
-    FROM geofix.aerial_tile t
-    WHERE t.level >= coverage.level AND (region IS NULL OR public.ST_Covers(region, geofix.s2_center(t.s2_id))) GROUP BY 1
-  ), code AS (
-    SELECT geofix.s2_parent(c.s2_id, coverage.level) AS s2_id, bool_or(c.has_prototype) AS has_prototype,
-           bool_or(c.has_aerial) AS has_aerial
-    FROM geofix.code_set s JOIN geofix.cell_code c USING (code_set_id)
-    WHERE s.state IN ('ready', 'stale') AND s.level >= coverage.level
-      AND (region IS NULL OR public.ST_Covers(region, geofix.s2_center(c.s2_id))) GROUP BY 1
-  )
-  SELECT s2_id, geofix.s2_token(s2_id), coalesce(p.photos, 0), p.capture_years, a.aerial_dates,
-         coalesce(c.has_prototype, false), coalesce(c.has_aerial, false), geofix.s2_polygon(s2_id)
-  FROM photo p FULL JOIN aerial a USING (s2_id) FULL JOIN code c USING (s2_id)
-  ORDER BY s2_id
-$$;
