@@ -253,7 +253,9 @@ def _hybrid_rows(plan: Plan, joint: Source, wanted: Wanted) -> tuple[Row | None,
     if wanted.ablations:
         made += _ablations(plan, parts[best], sources[best], names)
     fit = fits[best]
-    text = f"hybrid, kappa {fit.kappa:.3g} and biases fitted, prototypes by {best}"
+    text = f"hybrid, kappa {fit.kappa:.3g} and biases fitted"
+    if len(ways) > 1:
+        text += f", prototypes by {best}"
     return row("hybrid", text, best, fit, "main"), made
 
 
