@@ -1,4 +1,4 @@
-"""Tables: units that can be read, columns that say something, evaluations that can be set side by side."""
+"""Tables and texts: units that can be read, columns that say something, rows that can be set side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import streamlit as st
 from geofix.database.engine import connect
 from geofix.database.queries import dashboard_models
 from geofix.database.queries.dashboard_accuracy import Focus
-from geofix_dashboard.views import accuracy_places, localize_answer
+from geofix_dashboard import job_forms
+from geofix_dashboard.views import accuracy_places, job_submit, localize_answer
 from geofix_dashboard.views.accuracy_choice import Choice
 
 CHOICE = Choice("first", "", None, 200.0, "country", Focus(), None, (0.0, 0.0, 1.0, 1.0), {})
@@ -74,3 +75,12 @@ def test_code_sets_stand_beside_each_other_by_the_same_split(filled):
         wanted = conn.execute("SELECT name FROM evaluation WHERE evaluation_id = %s", (ids[0],)).fetchone()
         assert row["evaluation"] == wanted[0]  # newer ones judged other photos
         conn.rollback()
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [(kind, form) for kind, models in job_forms.forms().items() for form in models]
+)
+def test_a_kind_of_job_is_told_to_people(kind, form):
+    """No marks of code, and no module to look into: the page shows the text as it is."""
+    told = job_submit._told(job_forms.forms()[kind][form])
+    assert told.endswith(".") and "`" not in told and "geofix." not in told

@@ -38,8 +38,8 @@ def render() -> None:
 
 
 def _told(model: type[Specification]) -> str:
-    """The first paragraph of a specification's description."""
-    return " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].split())
+    """The first paragraph of a specification's description, without the marks around code."""
+    return " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].replace("`", "").split())
 
 
 def _form(kind: str, form: str, model: type[Specification], queue: str | None) -> None:

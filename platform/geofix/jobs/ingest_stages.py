@@ -12,7 +12,7 @@ from geofix.jobs.specs import AbsolutePath, PathOrUri, Several, Specification, S
 
 @register
 class IngestPhotos(Specification):
-    """Photos from a folder, a metadata file or both; see `geofix.ingest.photos`."""
+    """Photos from a folder, a metadata file or both."""
 
     kind: Literal["ingest"] = "ingest"
     what: Literal["photos"] = "photos"

@@ -13,7 +13,7 @@ from geofix.jobs.specs import AbsolutePath, Level, Several, Specification, Work,
 
 @register
 class Snapshot(Specification):
-    """Freeze a training set; see `geofix.snapshots.build`."""
+    """Freeze a training set: photos, their split, and the imagery around them."""
 
     kind: Literal["snapshot"] = "snapshot"
     datasets: Several[str] = Field(min_length=1)
