@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     keep_backups: Annotated[int, Field(ge=1)] = Field(
         5, description="`geofix gc` keeps this many of the dumps made before a migration."
     )
+    keep_checkpoints_days: Annotated[int, Field(ge=0)] = Field(
+        30, description="`geofix gc` removes the checkpoints of trainings that ended longer ago; 0 keeps all."
+    )
     keep_logs_days: Annotated[int, Field(ge=0)] = Field(
         30, description="`geofix gc` removes older logs of the embedded servers; 0 keeps all."
     )

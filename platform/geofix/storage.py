@@ -8,6 +8,8 @@ from pathlib import Path
 from geofix.errors import SpaceError
 from geofix.settings import Settings, get_settings
 
+FINISHED = "finished.json"
+"""In the directory of a training: it has ended, and its checkpoint may go."""
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 

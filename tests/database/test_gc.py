@@ -19,7 +19,7 @@ from geofix.database.queries.models import find_model
 from geofix.database.upkeep import check_database
 from geofix.errors import TransientError
 from geofix.settings import get_settings
-from geofix.storage import readable_bytes
+from geofix.storage import FINISHED, readable_bytes
 from owned import World, make_world, photos_in, run, states
 from servers import Database
 
@@ -217,3 +217,23 @@ def test_gc_removes_old_files_below_home_and_nothing_else(db: Database, tmp_path
     assert sorted(path.name for path in logs.iterdir()) == ["redis.log", "redis.log.1"]
     shown = run(gc_cli.app, "--dry-run")
     assert "only copy" in shown.stdout and f"{readable_bytes(0)} can be freed" in shown.stderr
+
+
+def test_gc_removes_checkpoints_of_trainings_that_ended_long_ago(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = get_settings().home_dir / "training"
+    files = ("checkpoint.pt", "checkpoint-rank1.pt", "epochs.jsonl")
+    ended = old(folder(trainings / "a" / "a", *files, FINISHED))
+    others = [
+        folder(trainings / "b" / "ended-today", *files, FINISHED),
+        old(folder(trainings / "c" / "interrupted", *files)),
+    ]
+    kind = "checkpoint of an ended training"
+    assert {Path(item["name"]).name for item in findings("--dry-run")[kind]} == set(files[:2])
+    with monkeypatch.context() as change:
+        change.setattr(get_settings(), "keep_checkpoints_days", 0)
+        assert kind not in findings()
+    assert sum(item["bytes"] for item in findings()[kind]) == 8
+    assert sorted(path.name for path in ended.iterdir()) == ["epochs.jsonl", FINISHED]
+    assert all((place / name).exists() for place in others for name in files)

@@ -208,6 +208,13 @@ def test_a_training_may_take_up_the_model_of_an_earlier_one(tmp_path: Path, town
         read_benchmark(written(tmp_path, trainings=[two, one]))
 
 
+def test_a_budget_given_with_the_command_replaces_that_of_the_file(tmp_path: Path, town: Path) -> None:
+    (tmp_path / "snapshot").symlink_to(town)
+    plan = read_benchmark(written(tmp_path), budget=Budget(minutes=2))
+    assert plan.benchmark.budget == Budget(minutes=2)
+    assert load_pipeline(plan.parts[0].file)[0].stages[0].budget == Budget(minutes=2)
+
+
 def test_a_training_that_is_left_out_needs_no_variables(tmp_path: Path, town: Path) -> None:
     (tmp_path / "snapshot").symlink_to(town)
     one = {"name": "one", "config": str(CONFIGS / "classifier.yaml"), "localizers": ["classifier"]}

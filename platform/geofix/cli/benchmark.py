@@ -33,6 +33,12 @@ def benchmark_localizers(
     without: Annotated[
         list[str] | None, typer.Option(help="Leave a training of the file out; repeatable.")
     ] = None,
+    photos: Annotated[
+        int | None, typer.Option(min=1, help="Budget: photos each training sees; in place of the file's.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Budget: minutes of steps; likewise.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
     var: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for ${NAME} in the file; repeatable.")
@@ -45,15 +51,19 @@ def benchmark_localizers(
     servers are started. The comparison is in GEOFIX_HOME/runs/NAME: benchmark.md, .svg and .json.
 
     Example: geofix benchmark-localizers configs/benchmark.yaml --world tiny
+    Example: geofix benchmark-localizers configs/benchmark.yaml --world study --photos 240000
     """
     from geofix.cli.ingest import mapping
     from geofix.database.engine import connect
     from geofix.errors import UsageError
     from geofix.pipeline.benchmark import read_benchmark
     from geofix.pipeline.benchmark_run import run_benchmark, write_comparison
+    from geofix.training.budget import Budget
 
     if snapshot is not None and world is not None:
         raise UsageError("Give --snapshot or --world, not both.")
+    if photos is not None and minutes is not None:
+        raise UsageError("Give --photos or --minutes, not both.")
     if jobs and force:
         raise UsageError("--force is for a run without --jobs.", hint="Leave one of them out.")
     given = dict(mapping(var, commas=False) or {})
@@ -63,7 +73,8 @@ def benchmark_localizers(
         given.setdefault(
             "of", re.sub(r"[^a-z0-9_-]+", "-", snapshot.absolute().name.lower()).strip("-") or "it"
         )
-    plan = read_benchmark(config, variables=given, snapshot=snapshot, without=without or ())
+    budget = None if photos is None and minutes is None else Budget(photos=photos, minutes=minutes)
+    plan = read_benchmark(config, variables=given, snapshot=snapshot, without=without or (), budget=budget)
     if jobs:
         _queue(plan)
     else:

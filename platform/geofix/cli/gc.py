@@ -22,8 +22,9 @@ def gc(
     """Remove what nothing refers to any more and what is older than it is kept.
 
     Orphan leaves, half-built code sets, embeddings without their picture, half-written folders below
-    GEOFIX_HOME, old answers, audit rows, log lines of ended jobs, dumps and logs. How long they are kept:
-    GEOFIX_KEEP_QUERIES_DAYS, GEOFIX_KEEP_AUDIT_DAYS, GEOFIX_KEEP_JOB_LOGS_DAYS, GEOFIX_KEEP_BACKUPS,
+    GEOFIX_HOME, old answers, audit rows, log lines of ended jobs, dumps, checkpoints of ended trainings and
+    logs. How long they are kept: GEOFIX_KEEP_QUERIES_DAYS, GEOFIX_KEEP_AUDIT_DAYS,
+    GEOFIX_KEEP_JOB_LOGS_DAYS, GEOFIX_KEEP_BACKUPS, GEOFIX_KEEP_CHECKPOINTS_DAYS,
     GEOFIX_KEEP_LOGS_DAYS, GEOFIX_GC_GRACE_HOURS.
 
     Example: geofix gc --dry-run

@@ -1,4 +1,4 @@
-"""Files below GEOFIX_HOME that nobody needs: half-written folders, old dumps before migrations, old logs.
+"""Files below GEOFIX_HOME that nobody needs: half-written folders, old dumps, logs and checkpoints.
 
 Whatever is written as a folder is written as `.NAME.xxxxxxxx` beside its place and renamed; while it replaces
 an older one, that one stands aside as `.NAME.old` or in `.NAME.old.xxxxxxxx`. A kill leaves either behind.
@@ -18,9 +18,11 @@ from geofix.database.embedded.paths import locate
 from geofix.database.ownership import SERVER_FOLDERS
 from geofix.errors import ServiceError
 from geofix.settings import Settings
+from geofix.storage import FINISHED
 
 BACKUPS = "backups"
 BACKUP_PATTERN = "before-migrate-*.dump"  # those that a user asked for are never touched
+TRAINING = "training"  # pipelines and jobs of the dashboard train here
 LIVE_LOGS = {"redis.log"}  # open for as long as the server runs
 WRITTEN = {".parquet", ".json", ".safetensors", ".npy"}  # what snapshots, models and matrices consist of
 
@@ -44,6 +46,8 @@ def find(settings: Settings) -> Iterator[Leftover]:
     if home.is_dir():
         yield from _half_written(home, settings.gc_grace_hours * 3600)
         yield from _old_backups(home / BACKUPS, settings.keep_backups)
+        if settings.keep_checkpoints_days:
+            yield from _old_checkpoints(home / TRAINING, settings.keep_checkpoints_days)
     if settings.keep_logs_days:
         yield from _old_logs(settings)
 
@@ -82,6 +86,14 @@ def _old_backups(folder: Path, keep: int) -> Iterator[Leftover]:
     """All dumps before a migration but the newest; their names sort by time."""
     for path in sorted(folder.glob(BACKUP_PATTERN))[:-keep]:
         yield Leftover("backup before a migration", path, path.stat().st_size)
+
+
+def _old_checkpoints(folder: Path, days: int) -> Iterator[Leftover]:
+    """Checkpoints, of every rank, of trainings that have ended; models and curves stay."""
+    for mark in sorted(folder.rglob(FINISHED)):
+        if _age_s(mark) > days * 86_400:
+            for path in sorted(mark.parent.glob("checkpoint*.pt")):
+                yield Leftover("checkpoint of an ended training", path, path.stat().st_size)
 
 
 def _old_logs(settings: Settings) -> Iterator[Leftover]:

@@ -22,6 +22,7 @@ from geofix.spatial.distance import EARTH_RADIUS_M
 
 PREKAPPA = 12.0
 """First logarithm of kappa; the authors used 10 to 14 (standard deviation 43 to 6 km)."""
+_ARRIVED = 1e-9  # of the unit sphere: 6 mm on the ground
 
 
 class Mixture(nn.Module):
@@ -140,7 +141,8 @@ def density_mode(
 
     From each of the `starts` centres with the highest weight x kappa the density rises along the fixed point
     y = direction of the sum of r_i kappa_i mu_i (r_i: the component's share of the density at y), which never
-    lowers it; the highest end is the answer. A mode that no such start leads to is not found.
+    lowers it; the highest end is the answer. A mode that no such start leads to is not found. A point that
+    moves by less than 1e-9 (6 mm on the ground) has arrived.
 
     Args:
         log_weights: (B, n).
@@ -161,7 +163,7 @@ def density_mode(
             parts = weights + log_vmf(centres, log_kappa, points) + log_kappa
             pull = torch.softmax(parts, dim=1) @ centres
             moved = normalize(pull, dim=1)
-            still = bool((moved - points).abs().max() < 1e-12)
+            still = bool((moved - points).abs().max() < _ARRIVED)
             points = moved
             if still:
                 break

@@ -143,6 +143,7 @@ def read_benchmark(
     variables: Mapping[str, str] | None = None,
     snapshot: Path | None = None,
     without: Sequence[str] = (),
+    budget: Budget | None = None,
     home: Path | None = None,
 ) -> Plan:
     """Read a benchmark and write its pipeline files below GEOFIX_HOME/runs/NAME/pipelines.
@@ -152,6 +153,7 @@ def read_benchmark(
         variables: Further ${variables} of the file.
         snapshot: A registered snapshot in place of the file's, or of its `setup`.
         without: Trainings that are left out; their variables need not be given.
+        budget: In place of the file's.
         home: In place of GEOFIX_HOME.
 
     Raises:
@@ -163,6 +165,8 @@ def read_benchmark(
     raw, out = read_filled(path, variables, home, prepare=lambda raw: _cut(raw, snapshot, without))
     if snapshot is not None:
         raw["snapshot"] = os.fspath(snapshot.absolute())
+    if budget is not None:
+        raw["budget"] = budget.model_dump(exclude_none=True)
     found = checked_file(Benchmark, raw, path)
     folder = out / "pipelines"
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from geofix.training.classify_keep import judge, result_of
 from geofix.training.classify_run import ClassifierRun, prepare_run
 from geofix.training.classify_step import classify_step, set_rates
 from geofix.training.colour import Jitter
+from geofix.training.finished import clear_mark, mark_finished
 from geofix.training.loading import decoded, told_if_killed
 from geofix.training.planes import pairs_with
 from geofix.training.samples import Augmentation, Batch
@@ -76,6 +77,7 @@ def _train(
         )
     run = prepare_run(config, snapshot_dir, out, choose_device(device or get_settings().device))
     out.mkdir(parents=True, exist_ok=True)
+    clear_mark(out)
     clear_unfinished(path)
     if resume:
         read_checkpoint(run)
@@ -86,7 +88,9 @@ def _train(
             if run.clock.epoch % config.validation.every == 0 or run.clock.epoch == config.epochs:
                 judge(run)
             write_checkpoint(run)
-    return result_of(run)
+    result = result_of(run)
+    mark_finished(out, result)
+    return result
 
 
 def _epoch(run: ClassifierRun, stop: Stop) -> None:

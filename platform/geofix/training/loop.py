@@ -25,6 +25,7 @@ from geofix.training.checkpoint import (
 from geofix.training.colour import Jitter
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team, own_device
+from geofix.training.finished import clear_mark, mark_finished
 from geofix.training.first_values import set_to_means
 from geofix.training.keep import judge, result_of
 from geofix.training.loading import decoded, told_if_killed
@@ -90,12 +91,16 @@ def _train(
             f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
         )
     out.mkdir(parents=True, exist_ok=True)
+    clear_mark(out)
     clear_unfinished(path)
     if resume:
         read_checkpoint(path, run.state, run.config, run.snapshot.sha256, team)
     with run.journal, stop_on_signals() as stop, told_if_killed(lambda: run.state.clock.step):
         _epochs(run, stop, path)
-    return result_of(run)
+    result = result_of(run)
+    if team.leads:
+        mark_finished(out, result)
+    return result
 
 
 def _epochs(run: Run, stop: Stop, path: Path) -> None:
