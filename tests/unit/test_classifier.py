@@ -39,6 +39,25 @@ def partitions(tau_max=(200, 60, 20)):
     return nested_partitions("a", *skewed(1500), tau_min=3, tau_max=tau_max)
 
 
+@pytest.mark.parametrize(
+    ("trunk", "aggregation", "width"),
+    [("resnet101", "avg", 2048), ("efficientnet_b4", "avg", 1792), ("vit_small_patch16_224", "token", 384)],
+)
+def test_the_trunks_of_the_sources_serve_three_partitions_at_once(
+    trunk: str, aggregation: str, width: int
+) -> None:
+    options = {"img_size": 64} if trunk.startswith("vit") else {}
+    config = EncoderConfig(trunk=trunk, trunk_kwargs=options, image_size=64, aggregation=aggregation)
+    network = Classifier(build_encoder(config), (7, 30, 90))
+    logits = network(torch.rand(2, 3, 64, 64))
+    assert [tuple(item.shape) for item in logits] == [(2, 7), (2, 30), (2, 90)]
+    assert [head.in_features for head in network.heads] == [width] * 3
+    class_terms(logits, torch.tensor([[0, 1, 2], [6, 29, 89]]))[0].mean().backward()
+    assert all(weight.grad is not None for weight in network.heads[0].parameters())
+    first = next(network.encoder.parameters())
+    assert first.grad is not None and torch.isfinite(first.grad).all()
+
+
 def test_the_product_rule_by_gathers_equals_brute_force() -> None:
     """Over every class of three nested partitions with photos at real skew, by their cells' names alone."""
     parts = partitions()

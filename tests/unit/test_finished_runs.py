@@ -15,6 +15,7 @@ from test_classify_training import TINY as CLASSIFIER
 from test_training_loop import TINY, Stopper
 from training_files import snapshot
 
+from geofix.errors import UsageError
 from geofix.log import progress_to
 from geofix.storage import FINISHED
 from geofix.training.classify import train_classifier
@@ -38,6 +39,9 @@ def test_only_a_run_that_ended_is_marked(tmp_path: Path, number: int) -> None:
     assert not (out / FINISHED).exists()
     result = begin(config, made.path, out, resume=True)
     assert json.loads((out / FINISHED).read_text()) == json.loads(json.dumps(result))
+    with pytest.raises(UsageError, match="another configuration"):
+        begin(config.model_copy(update={"seed": 9}), made.path, out, resume=True)
+    assert (out / FINISHED).exists(), "a refused run changes nothing"
     (out / "checkpoint.pt").unlink()  # as `geofix gc` does; the directory can then be trained in again
     with progress_to(Stopper(1)), pytest.raises(RuntimeError, match="cancelled"):
         begin(config, made.path, out)

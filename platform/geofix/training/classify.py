@@ -77,10 +77,10 @@ def _train(
         )
     run = prepare_run(config, snapshot_dir, out, choose_device(device or get_settings().device))
     out.mkdir(parents=True, exist_ok=True)
-    clear_mark(out)
     clear_unfinished(path)
     if resume:
         read_checkpoint(run)
+    clear_mark(out)
     with run.journal, stop_on_signals() as stop, told_if_killed(lambda: run.clock.step):
         while run.clock.epoch < config.epochs:
             _epoch(run, stop)

@@ -91,10 +91,10 @@ def _train(
             f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
         )
     out.mkdir(parents=True, exist_ok=True)
-    clear_mark(out)
     clear_unfinished(path)
     if resume:
         read_checkpoint(path, run.state, run.config, run.snapshot.sha256, team)
+    clear_mark(out)
     with run.journal, stop_on_signals() as stop, told_if_killed(lambda: run.state.clock.step):
         _epochs(run, stop, path)
     result = result_of(run)
