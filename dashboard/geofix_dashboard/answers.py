@@ -62,13 +62,16 @@ def fuse(answers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         "photo": "fused",
         "candidates": made,
         "position": {"lon": made[0]["lon"], "lat": made[0]["lat"]},
+        "position_kind": "centre",
+        "position_note": None,
+        "confidence_200m": None,
         "credible": {},
         "in_coverage": None if None in covered else all(covered),
     }
 
 
 def as_geojson(answers: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """Candidates as cells with their fields, and credible regions, of all answers in one collection."""
+    """Candidates as cells with their fields, positions and credible regions of all answers, as one."""
     features: list[dict[str, Any]] = []
     for name, answer in zip(names, answers, strict=True):
         if "error" in answer:
@@ -76,6 +79,10 @@ def as_geojson(answers: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
         for row in candidates(answer).to_dict("records"):
             values = {key: _plain(row[key]) for key in COLUMNS}
             features.append(_feature(row["shape"], {"photo": name, "what": "candidate", **values}))
+        place = answer["position"]
+        point = json.dumps({"type": "Point", "coordinates": [place["lon"], place["lat"]]})
+        told = {key: _plain(answer.get(key)) for key in ("position_kind", "confidence_200m")}
+        features.append(_feature(point, {"photo": name, "what": "position", **told}))
         for mass, region in answer["credible"].items():
             values = {"mass_percent": float(mass), "km2": region["km2"], "cells": region["cells"]}
             features.append(

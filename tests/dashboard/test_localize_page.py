@@ -20,8 +20,8 @@ from geofix.jobs.runner import run_inline
 from geofix.jobs.service import submit
 from geofix.jobs.specs import parse
 from geofix.settings import get_settings
-from geofix_dashboard import answers, drawing, place_data, uploads
-from geofix_dashboard.views import localize_answer, localize_region
+from geofix_dashboard import actions, answers, drawing, place_data, uploads
+from geofix_dashboard.views import localize, localize_answer, localize_region
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,11 @@ def test_an_answer_is_shown_with_its_figures(towns, asked):
     first, second = found(asked)
     best = first["candidates"][0]
     assert metric(test, "90 % region") == f"{first['credible']['90']['km2']:,.2f} km²"
+    assert metric(test, "Within 200 m") == localize_answer._percent(first["confidence_200m"])
+    assert (
+        f"{first['position']['lat']:.5f}, {first['position']['lon']:.5f}** · centre of the best"
+        in " ".join(item.value for item in test.markdown)
+    )
     table = test.dataframe[0].value
     assert list(table["cell"]) == [item["s2_token"] for item in first["candidates"][:10]]
     assert table["probability"].iloc[0] == pytest.approx(100 * best["probability"])
@@ -62,6 +67,31 @@ def test_an_answer_is_shown_with_its_figures(towns, asked):
     assert f"Evidence for rank 1 Cell {best['s2_token']}" in " ".join(said.split())
     test = well(page("localize", job=str(asked), photo="1", cell=second["candidates"][3]["s2_token"]))
     assert "Evidence for rank 4" in text_of(test)
+
+
+def test_the_position_can_be_chosen_where_there_are_probabilities(towns):
+    test = well(page("localize", set="means", position="mass"))
+    (box,) = [item for item in test.selectbox if item.label == "Position"]
+    assert box.value == "mass" and len(box.options) == 4
+    assert not [item for item in well(page("localize", set="air")).selectbox if item.label == "Position"]
+
+
+def test_the_job_and_the_page_know_the_position_that_was_chosen(towns, monkeypatch):
+    sent = {}
+    monkeypatch.setattr(actions, "localize", lambda parameters: sent.update(parameters) or _stop())
+    with pytest.raises(RuntimeError, match="sent"):
+        localize.submit([uploads.read("a.jpg", jpeg())], "means", None, "", "medoid")
+    job = submit(parse("localize", sent), publish=False)
+    assert run_inline(job.job_id).state == "succeeded"
+    (answer,) = found(job.job_id)
+    assert answer["position_kind"] == "medoid"
+    test = well(page("localize", job=str(job.job_id)))
+    place = f"{answer['position']['lat']:.5f}, {answer['position']['lon']:.5f}"
+    assert f"{place}** · least expected distance" in " ".join(item.value for item in test.markdown)
+
+
+def _stop() -> None:
+    raise RuntimeError("sent")
 
 
 def test_the_nearest_photos_are_those_of_plain_geometry(towns, asked):
@@ -119,6 +149,9 @@ def test_downloads_hold_every_candidate_and_region(towns, asked):
     what = pd.Series([item["properties"]["what"] for item in document["features"]]).value_counts()
     assert what["candidate"] == sum(len(answer["candidates"]) for answer in both)
     assert what["credible region"] == 4
+    place = next(item for item in document["features"] if item["properties"]["what"] == "position")
+    assert place["geometry"]["coordinates"] == [both[0]["position"]["lon"], both[0]["position"]["lat"]]
+    assert place["properties"]["confidence_200m"] == both[0]["confidence_200m"]
     assert all(shapely.geometry.shape(item["geometry"]).is_valid for item in document["features"])
     table = pd.read_csv(io.StringIO(answers.as_csv(both, ["a.jpg", "<b>"])))
     assert set(table["photo"]) == {"a.jpg", "<b>"} and table["rank"].min() == 1

@@ -83,10 +83,11 @@ def test_only_what_differs_from_the_default_is_sent():
 
 def test_a_form_offers_every_localizer(towns):
     from geofix.localizers.code_set import NAMES
+    from geofix.localizers.density import MODES
     from geofix.localizers.trained import TRAINED
 
     offered = job_data.suggestions()["localizer"]
-    assert {*NAMES.values(), *TRAINED, "knn", "most_photographed"} <= set(offered)
+    assert {*NAMES.values(), *TRAINED, "knn", *MODES, "most_photographed"} <= set(offered)
     assert len(offered) == len(set(offered))
 
 

@@ -14,6 +14,7 @@ from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.evaluation import parts
 from geofix.evaluation.run import measure
 from geofix.evaluation.service import compare_evaluations, evaluate, prepare
+from geofix.localizers.density import MODES
 from geofix.spatial import s2
 from geofix.spatial.distance import great_circle_m
 
@@ -183,7 +184,7 @@ def test_fewer_candidates_than_k_store_fewer_rows(conn, small):
     assert conn.execute("SELECT count(*) FROM prediction WHERE score = '-Infinity'").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("localizer", ["cellmean", "knn", "knn_density", "most_photographed"])
+@pytest.mark.parametrize("localizer", ["cellmean", "knn", *MODES, "most_photographed"])
 def test_answers_stay_inside_the_region(conn, small, localizer):
     result = run(conn, small, localizer, within="country:DEU", k=5, split="test_seen")
     assert result["answered"] == 100

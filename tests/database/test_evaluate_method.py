@@ -21,7 +21,8 @@ from geofix.spatial import s2
 OTHERS = {"untrained": "start", "prototype": "alone-p", "aerial": "alone-a", "second": "second"}
 KEYS = {
     "oracle_l16", "oracle_l15", "most_photographed", "knn_untrained", "knn_density_untrained",
-    "cellmean_untrained", "cellmean_bilinear_untrained", "knn", "knn_density", "cellmean",
+    "knn_density_compat_untrained", "cellmean_untrained", "cellmean_bilinear_untrained", "knn",
+    "knn_density", "knn_density_compat", "cellmean",
     "cellmean_bilinear",
     "prototype_centres", "prototype_copied", "prototype_bilinear", "aerial", "prototype_alone_centres",
     "prototype_alone_copied", "prototype_alone_bilinear", "aerial_alone", "hybrid_kappa1", "hybrid",

@@ -11,6 +11,7 @@ import pytest
 import shapely
 from pgvector import HalfVector
 from small_world import DIMENSION, LEVEL, TOWNS, SmallWorld, orthophoto
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 pytest.importorskip("timm", reason="needs the extra `train`")
@@ -39,6 +40,8 @@ from geofix.database.queries import prototypes as prototype_queries
 from geofix.errors import BadInputError, NotFoundError, UsageError
 from geofix.ingest.aerial import ingest_aerial
 from geofix.ingest.aerial_tiles import register_tiles
+from geofix.localize import calibrate
+from geofix.localize.calibrate import calibrate_code_set
 from geofix.localizers.code_set import CodeSetLocalizer
 from geofix.models.registry import Model, load_model, save_model
 from geofix.snapshots.build import build_snapshot, stored_snapshot
@@ -244,7 +247,9 @@ def test_a_given_kappa_needs_no_validation_photos(conn, model):
 def test_what_a_fit_cannot_do_without(conn, small, model, tmp_path):
     build_snapshot(conn, ["streets"], tmp_path / "other", test=0.3, val=0.2, seed=2)
     other = stored_snapshot(conn, tmp_path / "other").snapshot_id
-    with pytest.raises(UsageError, match="was trained on snapshot"):
+    with pytest.raises(
+        UsageError, match=r"was trained on snapshot [0-9a-f]{12}, not on snapshot [0-9a-f]{12}"
+    ):
         build_code_set(conn, name="h", model=model, level=LEVEL, snapshot_id=other)
     shape = shapely.box(TOWNS[7][0] - 0.02, TOWNS[7][1] - 0.02, TOWNS[7][0] + 0.02, TOWNS[7][1] + 0.02)
     region = shapely.to_wkb(shapely.set_srid(shape, 4326), include_srid=True)
@@ -266,14 +271,56 @@ def test_a_model_of_no_known_snapshot_needs_a_kappa(conn, model):
     assert build_code_set(conn, name="h", model=unknown, level=LEVEL, kappa=2.0)["kappa"] == 2.0
 
 
+def test_a_model_of_an_unknown_snapshot_is_not_fitted_on_another(conn, small, model):
+    """Trained elsewhere: its metadata say on what, and this database never saw that snapshot."""
+    ours, theirs = stored_snapshot(conn, small.snapshot), "ab" * 32
+    change = (
+        "UPDATE model SET snapshot_id = NULL,"
+        " metrics = metrics || jsonb_build_object('snapshot_sha256', %s::text) WHERE name = 'joint'"
+    )
+    conn.execute(change, (theirs,))
+    unknown = model_queries.find_model(conn, "joint")
+    told = f"trained on snapshot {theirs[:12]}, not on snapshot {ours.sha256[:12]}"
+    for recipe in ("hybrid", "prototype"):
+        with pytest.raises(UsageError, match=told) as refused:
+            build_code_set(
+                conn, name="h", model=unknown, recipe=recipe, level=LEVEL, snapshot_id=ours.snapshot_id
+            )
+        assert "--kappa" in refused.value.hint and "train on this one" in refused.value.hint
+    build_code_set(conn, name="given", model=unknown, level=LEVEL, kappa=2.0)
+    with pytest.raises(UsageError, match=told):
+        calibrate_code_set(conn, code_queries.find_code_set(conn, "given"), ours.snapshot_id)
+    build_code_set(conn, name="a", model=unknown, recipe="aerial", level=LEVEL)
+    with capture_logs() as said:
+        calibrate_code_set(conn, code_queries.find_code_set(conn, "a"), ours.snapshot_id)
+    assert [item["log_level"] for item in said if "another snapshot" in item["event"]] == ["warning"]
+    conn.execute(change, (ours.sha256,))  # the same snapshot, which was built here after the model came
+    known = model_queries.find_model(conn, "joint")
+    assert known.snapshot_id is None
+    assert build_code_set(conn, name="h", model=known, level=LEVEL, snapshot_id=ours.snapshot_id)["kappa"] > 0
+
+
+def test_calibration_takes_part_of_many_photos_and_says_so(conn, model, monkeypatch):
+    build_code_set(conn, name="h", model=model, level=LEVEL)
+    found = code_queries.find_code_set(conn, "h")
+    whole = calibrate_code_set(conn, found, model.snapshot_id)
+    assert whole["photos_used"] == whole["photos_available"] > 10
+    monkeypatch.setattr(calibrate, "PHOTOS", 9)
+    some = calibrate_code_set(conn, found, model.snapshot_id)
+    assert (some["photos_used"], some["photos_available"]) == (9, whole["photos_available"])
+    stored = code_queries.find_code_set(conn, "h").calibration
+    assert (stored["photos_used"], stored["photos_available"]) == (9, whole["photos_available"])
+    assert stored["queries"] + stored["coverage"]["uncovered"] == 9
+    assert calibrate_code_set(conn, found, model.snapshot_id) == some, "the same photos again"
+
+
 def test_many_queries_are_thinned_out_and_said_so(conn, model, monkeypatch):
     from geofix.codes.recipes import aerial_vectors, prototype_vectors
 
     parts = fuse.Parts.of(prototype_vectors(conn, model, LEVEL), aerial_vectors(conn, model, LEVEL))
     whole = fuse.weigh(conn, model, parts.ids, lambda: [parts], "fit", model.snapshot_id)
     assert whole.fusion.queries == whole.known["queries_available"] > 10
-    assert len(fuse._thinned(np.arange(1000), 300)) == 300
-    monkeypatch.setattr(fuse, "_thinned", lambda rows, most: rows[:8])
+    monkeypatch.setattr(fuse, "thinned", lambda rows, most: rows[:8])
     some = fuse.weigh(conn, model, parts.ids, lambda: [parts], "fit", model.snapshot_id)
     assert some.fusion.queries == 8
     assert some.known["queries_available"] == whole.known["queries_available"]

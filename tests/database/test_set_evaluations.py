@@ -86,7 +86,7 @@ def test_the_command_asks_the_database(small):
             queries.delete_evaluation(conn, "kept")
 
 
-@pytest.mark.parametrize("localizer", ["knn", "knn_density"])
+@pytest.mark.parametrize("localizer", ["knn", "knn_density", "knn_density_compat"])
 def test_an_authors_own_photos_are_passed_over(conn, small, localizer):
     """The author of a photo is the town it was taken in, so that nothing of that town can be found."""
     conn.execute("UPDATE photo_record SET author = split_part(source_key, '-', 1)")

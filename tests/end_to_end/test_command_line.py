@@ -151,7 +151,7 @@ def test_status_names_the_servers(world):
 def test_a_photo_gets_candidates_probabilities_and_regions(world):
     ask = ("localize", world.photo, "--code-set", "cells")
     (answer,) = document(world.home, *ask)
-    promised = {"photo", "position", "candidates", "credible", "search", "in_coverage"}
+    promised = {"photo", "position", "candidates", "credible", "search", "in_coverage", "confidence_200m"}
     assert promised <= set(answer) and answer["photo"] == world.photo
     assert set(answer["position"]) == {"lon", "lat"}
     keys = {"rank", "s2_token", "lon", "lat", "score", "probability", "region"}

@@ -38,6 +38,9 @@ ASKED = """
 SELECT photo_id, nearest_training_m, training_photos_in_cell
 FROM evaluation_photo JOIN evaluation USING (evaluation_id) WHERE name = %s ORDER BY 1
 """
+FIRST = """
+SELECT photo_id, error_m FROM prediction JOIN evaluation USING (evaluation_id) WHERE name = %s AND rank = 1
+"""
 SPLIT_IDS = "SELECT photo_id FROM snapshot_photo WHERE split = 'train' ORDER BY photo_id"
 # A record that breaks its chunk until somebody mends it.
 BREAK = """
@@ -108,6 +111,27 @@ def test_chunks_store_the_same_bytes_as_one_job(snapshot: Path, codes: bool) -> 
     assert row.result == whole.result | {"evaluation": "parts", "chunks": len(parts)}
     assert rows("parts") == rows("whole")
     assert codes == (rows("parts")[0][0][4] is not None)
+
+
+def test_chunks_exclude_authors_and_count_by_a_protocol_as_one_job_does(snapshot: Path) -> None:
+    with connect() as conn:
+        conn.execute("UPDATE photo_record SET author = 'by ' || photo_id % 7 WHERE photo_id % 10 > 0")
+    more = {"exclude_author": True, "protocol": "g3", "missing": "drop"}
+    whole = service.require_success(inline(given(snapshot, "whole", chunk=0, **more)))
+    row = service.require_success(inline(given(snapshot, "parts", chunk=300, **more)))
+    assert len(chunks_of(row.job_id)) > 3
+    assert row.result == whole.result | {"evaluation": "parts", "chunks": row.result["chunks"]}
+    assert rows("parts") == rows("whole")
+    protocol = rows("parts")[2]["config"]["protocol"]
+    assert (protocol["name"], protocol["same_author"]) == ("g3, changed", "excluded")
+    assert (protocol["earth"], protocol["comparison"], protocol["missing"]) == ("wgs84", "<", "drop")
+    free = service.require_success(inline(given(snapshot, "free", chunk=300)))
+    with connect() as conn:
+        found = dict(conn.execute(FIRST, ("whole",)).fetchall())
+        before = dict(conn.execute(FIRST, ("free",)).fetchall())
+    # A training photo finds itself first, unless it is passed over: with all of its author, or alone.
+    assert found.keys() == before.keys() and min(found.values()) > 0
+    assert free.result["recall"]["1"]["50"] > 99
 
 
 def test_workers_that_die_change_nothing(

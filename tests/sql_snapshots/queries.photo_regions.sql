@@ -82,6 +82,25 @@ CROSS JOIN LATERAL (
 ) inside
 WHERE part.level = %(level)s
 
+-- INDEX_PLACES
+CREATE INDEX region_todo_geom_idx ON region_todo USING gist (geom)
+
+-- FIND_PLACES_BY_PART
+CREATE TEMP TABLE region_found ON COMMIT DROP AS
+SELECT inside.photo_id, part.region_id
+FROM region_part part
+CROSS JOIN LATERAL (
+    SELECT t.photo_id FROM region_todo t WHERE t.geom && part.geom AND ST_Intersects(part.geom, t.geom)
+    OFFSET 0
+) inside
+WHERE part.level = %(level)s
+
+-- FORGET_INDEX
+DROP INDEX pg_temp.region_todo_geom_idx
+
+-- MOST_PLACES
+SELECT (SELECT count(*) FROM region_todo) > (SELECT count(*) FROM region_part WHERE level = %(level)s)
+
 -- ANALYZE_FOUND
 ANALYZE region_found (photo_id)
 
@@ -89,7 +108,7 @@ ANALYZE region_found (photo_id)
 WITH ranked AS MATERIALIZED (
     SELECT region_id, row_number() OVER (ORDER BY area_km2, code) AS place FROM region WHERE level = %(level)s
 )
-INSERT INTO photo_region (photo_id, level, region_id, distance_m)
+INSERT INTO {regions} (photo_id, level, region_id, distance_m)
 SELECT DISTINCT ON (t.photo_id) t.photo_id, %(level)s, f.region_id, 0
 FROM region_found f
 JOIN region_todo t USING (photo_id)
@@ -101,7 +120,7 @@ ON CONFLICT DO NOTHING
 WITH lacking AS MATERIALIZED (
     SELECT t.photo_id, t.geom, own.region_id AS country_id, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
     FROM region_todo t
-    LEFT JOIN photo_region own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
+    LEFT JOIN {regions} own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
     CROSS JOIN LATERAL (
         SELECT ST_X(t.geom) AS lon, ST_Y(t.geom) AS lat, %(max_m)s::float8 / 110574 AS dlat
     ) at
@@ -124,7 +143,7 @@ WITH lacking AS MATERIALIZED (
     WHERE r.level = 'admin1' AND %(level)s = 'admin1'
     ORDER BY r.region_id, country.area_km2, country.code
 )
-INSERT INTO photo_region (photo_id, level, region_id, distance_m)
+INSERT INTO {regions} (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
 FROM lacking p
 CROSS JOIN LATERAL (

@@ -65,11 +65,17 @@ WHERE s.evaluation = %(name)s AND s.level = %(level)s
 
 -- WITHOUT
 SELECT e.evaluation_id, e.name FROM geofix.evaluation e
-WHERE NOT e.config ? 'in_the_making' AND EXISTS (
+WHERE NOT e.config ? 'in_the_making' AND (e.metrics ? 'accuracy_km' AND NOT e.metrics ? 'administrative' OR EXISTS (
     SELECT FROM unnest(%(levels)s::text[]) AS l (level)
     WHERE NOT EXISTS (SELECT FROM geofix.fitting_summary s WHERE s.evaluation_id = e.evaluation_id AND s.level = l.level
-                        AND s.distances_m @> %(distances_m)s))
+                        AND s.distances_m @> %(distances_m)s)))
 ORDER BY e.created_at, e.evaluation_id
+
+-- UNFIT
+SELECT EXISTS (
+    SELECT FROM geofix.evaluation e CROSS JOIN unnest(%(levels)s::text[]) AS l (level)
+    WHERE e.name = %(name)s
+      AND NOT EXISTS (SELECT FROM geofix.fitting_summary s WHERE s.evaluation_id = e.evaluation_id AND s.level = l.level))
 
 -- LOG_ROWS
 SELECT count(*), pg_total_relation_size('geofix.accuracy_change') FROM geofix.accuracy_change

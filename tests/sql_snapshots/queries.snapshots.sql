@@ -54,6 +54,16 @@ SELECT snapshot_id, uri, sha256, config, counts FROM geofix.snapshot WHERE sha25
 WITH counted AS (DELETE FROM geofix.snapshot_split WHERE snapshot_id = %(snapshot_id)s)
 DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s
 
+-- SHA256
+SELECT sha256 FROM geofix.snapshot WHERE snapshot_id = %(snapshot_id)s
+
+-- LEARNED
+SELECT asked.split, count(*) FROM geofix.snapshot other
+JOIN geofix.snapshot_photo learned ON learned.snapshot_id = other.snapshot_id AND learned.split = 'train'
+JOIN geofix.snapshot_photo asked ON asked.photo_id = learned.photo_id
+WHERE other.sha256 = %(sha256)s AND asked.snapshot_id = %(snapshot_id)s AND asked.split = ANY (%(splits)s)
+GROUP BY 1 ORDER BY 1
+
 -- COUNT
 INSERT INTO geofix.snapshot_split (snapshot_id, split, photos, sequences, cells_l15, blocks_l13)
 WITH place AS MATERIALIZED (

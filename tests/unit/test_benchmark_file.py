@@ -18,6 +18,7 @@ from geofix.evaluation.benchmark import weight_bytes
 from geofix.jobs.benchmark import staged_benchmark
 from geofix.models.classifier_dir import load_classifier
 from geofix.pipeline.benchmark import read_benchmark
+from geofix.pipeline.benchmark_run import rows_of
 from geofix.pipeline.file import load_pipeline
 from geofix.pipeline.inputs import beginning
 from geofix.training import budget as budgets
@@ -72,6 +73,12 @@ def written(folder: Path, **changes: Any) -> Path:
             {"trainings": [{"name": "a", "config": "c", "localizers": ["knn"], "crops": "hundred"}]},
             r"trainings\.0\.crops: ",
         ),
+        ({"protocol": "mine"}, "Unknown protocol 'mine'"),
+        ({"protocol": "plonk"}, "missing: every row counts the same photos"),
+        (
+            {"trainings": [{"name": "a", "config": "c", "localizers": ["cellmean"], "exclude_author": True}]},
+            r"trainings\.0: .*cellmean does not search photos",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, town: Path, changes: dict[str, Any], message: str) -> None:
@@ -93,6 +100,31 @@ def test_files_that_are_missing_or_of_no_kind_are_refused(tmp_path: Path, town: 
         read_benchmark(written(tmp_path, trainings=[cells]))
     with pytest.raises(UsageError, match=r"Unknown variable \$\{world\}"):
         read_benchmark(CONFIGS / "benchmark-tiny.yaml", variables={"of": "x"})
+
+
+def test_a_benchmark_says_how_all_its_rows_are_counted_and_which_are_asked_twice(
+    tmp_path: Path, town: Path
+) -> None:
+    (tmp_path / "snapshot").symlink_to(town)
+    given = {"name": "a", "config": str(CONFIGS / "classifier.yaml"), "exclude_author": True}
+    given |= {"localizers": ["classifier", "knn", "cellmean"], "labels": {"knn": "nearest photo"}}
+    plan = read_benchmark(written(tmp_path, trainings=[given], protocol="pigeon", comparison="<"))
+    asked = [stage for stage in load_pipeline(plan.parts[0].file)[0].stages if stage.do == "evaluate"]
+    assert [(stage.localizers, stage.exclude_author) for stage in asked] == [
+        (["knn", "cellmean"], False),
+        (["knn"], True),
+        (["classifier"], False),
+    ]
+    assert {(stage.protocol, stage.comparison, stage.radius) for stage in asked} == {("pigeon", "<", None)}
+    plain = read_benchmark(written(tmp_path, trainings=[{**given, "exclude_author": False}]))
+    text = plain.parts[0].file.read_text()
+    assert "exclude_author" not in text and "protocol" not in text
+    assert rows_of(plan.benchmark.trainings[0]) == [
+        ("classifier", False),
+        ("knn", False),
+        ("knn", True),
+        ("cellmean", False),
+    ]
 
 
 def test_every_training_and_seed_is_a_pipeline_of_its_own(tmp_path: Path, town: Path) -> None:
@@ -140,6 +172,7 @@ def test_the_setup_comes_first_and_a_given_snapshot_takes_its_place(tmp_path: Pa
         assert {
             "cellcode",
             "knn_density",
+            "knn_density_compat",
             "planet",
             "cplanet",
             "mvmf_mode",

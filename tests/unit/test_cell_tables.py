@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from geofix.errors import BadInputError
-from geofix.evaluation.cell_tables import read_cell_table
+from geofix.evaluation.bounds import read_classes
+from geofix.evaluation.cell_tables import listed_partition, read_cell_table
 from geofix.partitions.containment import assign_cells
 from geofix.spatial import s2
 
@@ -88,6 +89,91 @@ def test_repeated_tokens_and_missing_columns(tmp_path: Path) -> None:
         read_cell_table(damaged(tmp_path, ["8744", "10c1", "8744"], {}))
     with pytest.raises(BadInputError, match="no column"):
         read_cell_table(damaged(tmp_path, ["8744"], {}), token_column="token")
+
+
+def listed_file(tmp_path: Path, changes: dict[str, dict[int, object]]) -> Path:
+    """A sound table of nine cells with photos, in which some values are replaced."""
+    frame = table(TOKENS).assign(imgs_per_cell=60).astype(object)
+    for column, values in changes.items():
+        for row, value in values.items():
+            frame.loc[row, column] = value
+    frame.to_csv(tmp_path / "cells.csv", index=False)
+    return tmp_path / "cells.csv"
+
+
+def swapped(tmp_path: Path, tokens: list[str]) -> Path:
+    frame = table(tokens).assign(imgs_per_cell=60)
+    frame.columns = ["s2_token", "longitude_mean", "latitude_mean", "imgs_per_cell"]
+    frame.to_csv(tmp_path / "swapped.csv", index=False)
+    return tmp_path / "swapped.csv"
+
+
+NEAR = ["478c", "4794", "479c", "47a4"]
+DAMAGED_ROWS = [
+    (
+        {"imgs_per_cell": {2: "many"}},
+        r"cells\.csv, line 4: imgs_per_cell 'many' is no number of photos .1 such",
+    ),
+    ({"imgs_per_cell": {2: 12.5}}, r"line 4: imgs_per_cell '12\.5' is no number of photos"),
+    ({"imgs_per_cell": {1: ""}}, "line 3: imgs_per_cell '' is no number of photos"),
+    (
+        {"imgs_per_cell": {0: 0, 3: 0}},
+        r"line 2: imgs_per_cell '0' is a class without photos .2 such.*drop it",
+    ),
+    ({"imgs_per_cell": {0: -1}}, "line 2: imgs_per_cell '-1' is a class without photos"),
+    ({"latitude_mean": {4: "x"}}, r"line 6: latitude_mean 'x' is no number.*Write the mean in degrees"),
+    ({"longitude_mean": {4: ""}}, "line 6: longitude_mean '' is no number"),
+    (
+        {"latitude_mean": {1: 95}},
+        r"line 3: latitude_mean '95' is not within -90 to 90.*Exchange latitude_mean",
+    ),
+    ({"longitude_mean": {1: "inf"}}, "line 3: longitude_mean 'inf' is not within -180 to 180"),
+    ({"s2_token": {8: "874"}}, r"cells 872e5 on line 9 and 874 on line 10 overlap .2 such"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), DAMAGED_ROWS)
+def test_a_row_that_can_be_no_class_is_named(
+    tmp_path: Path, changes: dict[str, dict[int, object]], message: str
+) -> None:
+    if "s2_token" in changes:
+        lon, lat = s2.center(s2.from_token(np.array(["874"])))
+        changes = {**changes, "longitude_mean": {8: lon[0]}, "latitude_mean": {8: lat[0]}}
+    path = listed_file(tmp_path, changes)
+    for read in (lambda: listed_partition("l", path), lambda: read_classes(path)):
+        with pytest.raises(BadInputError, match=message):
+            read()
+
+
+def test_swapped_positions_of_cells_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        BadInputError, match=r"line 2: latitude_mean '-.*Exchange latitude_mean and longitude"
+    ):
+        read_classes(swapped(tmp_path, TOKENS))
+    with pytest.raises(
+        BadInputError, match=r"swapped\.csv: latitude_mean and longitude_mean look swapped: 4 of 4"
+    ):
+        read_classes(swapped(tmp_path, NEAR))
+
+
+def test_counts_may_lack_and_names_differ_in_case(tmp_path: Path) -> None:
+    frame = table(NEAR)
+    frame.columns = ["S2_Token", "Latitude_Mean", "Longitude_Mean"]
+    frame.to_csv(tmp_path / "cells.csv", index=False)
+    found = read_classes(tmp_path / "cells.csv")
+    assert found.count is None and found.cells is not None and found.warnings == ()
+    with pytest.raises(BadInputError, match="no column 'imgs_per_cell'"):
+        listed_partition("l", tmp_path / "cells.csv")
+    frame.assign(Photos=7).to_csv(tmp_path / "cells.csv", index=False)
+    counted = read_classes(tmp_path / "cells.csv")
+    assert counted.count is not None and counted.count.tolist() == [7] * 4
+    made, _ = listed_partition("l", tmp_path / "cells.csv", photos="photos")
+    assert made.photos.tolist() == [7] * 4 and np.array_equal(made.class_cells(), counted.cells)
+
+
+def test_what_was_mended_is_told_with_the_classes(tmp_path: Path) -> None:
+    found = read_classes(listed_file(tmp_path, {"s2_token": {2: "4.70E+10"}}))
+    assert len(found.warnings) == 1 and "rebuilt" in found.warnings[0]
 
 
 def test_containment_needs_disjoint_cells() -> None:

@@ -12,6 +12,7 @@ from scipy.special import logsumexp, softmax
 
 from geofix.codes.matrix import CellMatrix
 from geofix.errors import BadInputError, UsageError
+from geofix.localize import confidence
 from geofix.localize.confidence import ConfidenceFit, fit_confidence, fit_coverage, posterior
 from geofix.localize.credible import cell_km2, credible_regions, outline
 from geofix.spatial import s2
@@ -52,6 +53,38 @@ def test_temperature_is_recovered(cells: CellMatrix, temperature: float) -> None
     assert fit.temperature == pytest.approx(np.exp(exact.x), rel=1e-3)
     assert fit.nll == pytest.approx(exact.fun, abs=1e-4)
     assert fit.nll < np.log(len(cells))
+
+
+def test_many_queries_are_scored_in_parts(cells: CellMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, one block of scores is that of a part of them."""
+    queries, truth = drawn(cells, 0.1, 200)
+    truth[::5] = s2.cell_at(-70.0, 10.0, 15)
+    whole = fit_confidence(cells, queries, truth)
+    asked = []
+    plain = CellMatrix.score_blocks
+
+    def watched(self: CellMatrix, vectors: np.ndarray, ranges: object = None) -> object:
+        asked.append(len(vectors))
+        return plain(self, vectors, ranges)
+
+    monkeypatch.setattr(CellMatrix, "score_blocks", watched)
+    monkeypatch.setattr(confidence, "_QUERIES", 64)
+    monkeypatch.setattr(confidence, "_COUNTED", 7)
+    parts = fit_confidence(cells, queries, truth)
+    assert max(asked) == 64 and parts.queries == whole.queries == 160
+    assert parts.temperature == pytest.approx(whole.temperature, rel=1e-3)
+    assert parts.coverage.threshold == pytest.approx(whole.coverage.threshold, rel=1e-4)
+
+
+def test_histograms_count_every_score_once(cells: CellMatrix) -> None:
+    queries, _ = drawn(cells, 0.1, 50)
+    found = confidence.ScoreHistogram.of(cells, queries, None)
+    scores = queries @ cells.codes.astype(np.float32).T
+    assert (found.counts.sum(axis=1) == len(cells)).all()
+    np.testing.assert_allclose(found.best, scores.max(axis=1), rtol=1e-5)
+    for row, counts in zip(scores, found.counts, strict=True):
+        place = np.repeat(found.centres, counts)
+        np.testing.assert_allclose(place, np.sort(row), atol=found.width)
 
 
 def test_fit_within_a_region_counts_only_its_cells(cells: CellMatrix) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d
 
+from geofix.errors import UsageError
 from geofix.localizers.degreegrid import DEGREE_M, grid_maximum
 from geofix.localizers.density import (
+    MODES,
     SIGMA_M,
     SNAP_M,
     DensityLocalizer,
@@ -18,7 +20,7 @@ from geofix.localizers.density import (
 )
 from geofix.localizers.knn import KnnLocalizer
 
-MODES = [("sphere", sphere_maximum), ("compat", grid_maximum)]
+PEAKS = [("sphere", sphere_maximum), ("compat", grid_maximum)]
 QUERY = np.array([[1.0, 0.0]])
 
 
@@ -79,27 +81,29 @@ def test_sphere_does_not_narrow_towards_the_pole() -> None:
     assert abs(grid_maximum(lon, lat, weights, SIGMA_M)[1]) < 0.2
 
 
-def blurred_grid(lon: np.ndarray, lat: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def blurred_grid(lon: np.ndarray, lat: np.ndarray, weights: np.ndarray, sigma: int = 4) -> np.ndarray:
     """The published first stage, word for word: 180 x 360 cells, blur of 4 cells cut at 8, zeros outside."""
     grid = np.zeros((180, 360))
     row, column = np.ceil(lat).astype(int) + 90, np.ceil(lon).astype(int) + 180
     np.add.at(grid, (row - 1, column - 1), weights)
-    kernel = np.exp(-0.5 * (np.arange(-8, 9) / 4.0) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-2 * sigma, 2 * sigma + 1) / sigma) ** 2)
     for axis in (0, 1):
         grid = correlate1d(grid, kernel, axis=axis, mode="constant")
     return grid
 
 
-def test_first_stage_equals_a_blurred_grid() -> None:
+@pytest.mark.parametrize(("sigma", "points"), [(4, 100), (4, 3), (40, 100), (40, 3)])
+def test_a_stage_equals_a_blurred_grid(sigma: int, points: int) -> None:
+    """The first stage's kernel of 4 cells and the second's of 40, both on cells of a degree."""
     from geofix.localizers.degreegrid import _stage
 
     rng = np.random.default_rng(3)
     for _ in range(20):
-        lon, lat = rng.uniform(-179.9, 180, 100), rng.uniform(-89.9, 90, 100)
-        weights = rng.random(100)
-        grid = blurred_grid(lon, lat, weights)
+        lon, lat = rng.uniform(-179.9, 180, points), rng.uniform(-89.9, 90, points)
+        weights = rng.random(points)
+        grid = blurred_grid(lon, lat, weights, sigma)
         row, column = np.unravel_index(grid.argmax(), grid.shape)
-        east, north, value = _stage(lon, lat, weights, 4.0, 4, np.ones(100, dtype=bool))
+        east, north, value = _stage(lon, lat, weights, float(sigma), sigma, np.ones(points, dtype=bool))
         assert (east, north) == (column + 0.5 - 180, row + 0.5 - 90)
         assert value == pytest.approx(grid.max())
 
@@ -110,7 +114,7 @@ def test_second_stage_is_finer_and_stays_near() -> None:
     assert abs(east - 10.13) <= 0.1 and abs(north - 50.28) <= 0.1
 
 
-@pytest.mark.parametrize(("name", "peak"), MODES)
+@pytest.mark.parametrize(("name", "peak"), PEAKS)
 def test_scaled_to_a_town(name: str, peak) -> None:
     """With the published numbers a town is one mode and the nearest photo wins; scaled, the cluster does."""
     lon = np.array([8.90, 8.95, 8.9501, 8.9502, 8.9503])
@@ -123,7 +127,11 @@ def test_scaled_to_a_town(name: str, peak) -> None:
     assert sigma == pytest.approx(extent / 90, rel=1e-6) and snap / sigma == pytest.approx(SNAP_M / SIGMA_M)
     scaled = density_modes(lon, lat, weights, peak, sigma, snap, 5)
     assert scaled[0, 0] >= 8.95 and scaled[0, 2] > 0.6
-    assert area_scale(np.array([-180.0, 180.0]), np.array([-60.0, 60.0])) == (SIGMA_M, SNAP_M)
+    everywhere = np.arange(-180.0, 180.0)
+    assert area_scale(everywhere, np.linspace(-60.0, 60.0, 360)) == (
+        pytest.approx(SIGMA_M * 359 / 360),
+        pytest.approx(SNAP_M * 359 / 360),
+    )
 
 
 def test_weights() -> None:
@@ -138,3 +146,47 @@ def test_own_photo_is_passed_over() -> None:
     assert made.localize(QUERY, 1).lon[0, 0] == 10
     assert made.localize(QUERY, 1, exclude=np.array([0])).lon[0, 0] == 20
     assert made.scaled().sigma_m == pytest.approx(10 * DEGREE_M / 90)
+
+
+def moved(lon: np.ndarray, by: float) -> np.ndarray:
+    return (lon + by + 180.0) % 360.0 - 180.0
+
+
+def test_an_area_over_the_180th_meridian_has_the_scale_it_would_have_elsewhere() -> None:
+    """Two photos in Fiji, 4.3 km apart, and a town of them."""
+    rng = np.random.default_rng(6)
+    pair = np.array([179.98, -179.98]), np.array([-17.0, -17.0])
+    town = moved(rng.normal(0, 0.02, 200), 180.0), rng.normal(-17.0, 0.01, 200)
+    assert town[0].min() < -179.9 and town[0].max() > 179.9
+    for lon, lat in (pair, town):
+        sigma, snap = area_scale(lon, lat)
+        for by in (-3.0, 3.0, 180.0):
+            assert area_scale(moved(lon, by), lat) == (pytest.approx(sigma), pytest.approx(snap))
+    sigma, snap = area_scale(*pair)
+    assert sigma == pytest.approx(0.04 * DEGREE_M * np.cos(np.radians(17.0)) / 90, rel=1e-6)
+    assert snap == pytest.approx(sigma * SNAP_M / SIGMA_M) and snap < 11
+    assert area_scale(np.array([180.0, -180.0]), np.array([5.0, 5.0])) == (
+        1.0,
+        pytest.approx(0.2248, abs=1e-4),
+    )
+
+
+@pytest.mark.parametrize(("mode", "lon"), [("sphere", -179.9999), ("compat", 179.97)])
+def test_in_fiji_a_cluster_wins_over_the_nearest_photo(mode: str, lon: float) -> None:
+    """The nearest photo is alone; two lie on each side of the meridian, three together a little west of it.
+
+    On the sphere the four are one cluster; the grid cuts them in two, of which neither outweighs the three.
+    """
+    lons = [179.90, -179.9999, 179.9999, -179.9998, 179.9998, 179.97, 179.9701, 179.9702]
+    cosines = [0.9, 0.892, 0.89, 0.89, 0.89, 0.891, 0.89, 0.89]
+    made = localizer(mode, lons, [-17.0] * 8, cosines, m=1.0).scaled()
+    assert made.sigma_m < 200
+    assert made.localize(QUERY, 1).lon[0, 0] == lon
+
+
+def test_both_modes_have_a_name() -> None:
+    for name, mode in MODES.items():
+        assert localizer(mode, [8.93], [44.41], [0.4]).name == name
+    assert list(MODES) == ["knn_density", "knn_density_compat"]
+    with pytest.raises(UsageError, match="'grid' is unknown"):
+        localizer("grid", [8.93], [44.41], [0.4])

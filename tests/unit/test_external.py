@@ -82,6 +82,13 @@ def test_blank_words_and_impossible_positions_are_counted(tmp_path: Path, truth:
         ("# 1 km: 12.5", "", ""),
         ("Accuracy", "12.5%", "25%"),
         ("total", "8", ""),
+        ("Accuracy (%)", 12.5, 25.0),
+        ("street (1 km)", 12.5, ""),
+        ("city 25 km", 12.5, ""),
+        ("acc_25km", 25.0, 30.0),
+        ("mean_km", 11.1, ""),
+        ("acc 12.5/25.0/50.0", "", ""),
+        ("--- all ---", 47.0, 8.0),
     ],
 )
 def test_footers_are_left_out_of_predictions_and_truth(
@@ -92,6 +99,21 @@ def test_footers_are_left_out_of_predictions_and_truth(
     assert any("footer" in w for w in result["warnings"])
     both = evaluate_external(truth, write(tmp_path / "t.csv", [*PLACES, footer]))
     assert both["n"] == 8 and any("footer" in w for w in both["warnings"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("street/{}.jpg", "city/{}.jpg", "all/{}.jpg", "n/{}", "result\\{}.png", "../country/{}"),
+        *("city {}.jpg", "all photos/{}", "street ({}).JPEG", "region-{}", "n-{}", "total.{}.webp"),
+    ],
+)
+def test_photos_are_no_footers_whatever_word_they_begin_with(tmp_path: Path, name: str) -> None:
+    rows = [*PLACES[:5], *((name.format(i), lat, lon) for i, (_, lat, lon) in enumerate(PLACES[5:]))]
+    truth, guess = write(tmp_path / "t.csv", rows), [(i, lat + 1e-3, lon) for i, lat, lon in rows[:7]]
+    result = evaluate_external(write(tmp_path / "p.csv", guess), truth)
+    assert (result["n"], result["missing"], result["warnings"]) == (8, 1, [])
+    assert result["accuracy_km"]["1"] == 87.5
 
 
 def test_a_footer_with_fewer_or_more_fields(tmp_path: Path, truth: Path) -> None:
@@ -144,6 +166,10 @@ def test_duplicated_files_are_noticed(tmp_path: Path, truth: Path) -> None:
     assert [(p.a.name, p.b.name, p.equal_percent) for p in pairs] == [("a.csv", "b.csv", 100.0)]
     result = evaluate_external(a, truth, others=[b, c])
     assert any("practically one file" in w for w in result["warnings"])
+    few = write(tmp_path / "few.csv", PLACES[:2])
+    assert find_duplicate_predictions([few, write(tmp_path / "other.csv", PLACES[:2])]) == []
+    twice = evaluate_external(few, truth, others=[tmp_path / "." / "few.csv"])["warnings"]
+    assert sum("few.csv is given twice" in w for w in twice) == 1
 
 
 def test_placeholders_and_copied_truth_are_warned_of(tmp_path: Path, truth: Path) -> None:
@@ -218,6 +244,21 @@ def test_two_files_are_compared_on_the_same_photos(tmp_path: Path, truth: Path) 
     assert result["recall"]["2500000"]["difference"] == 0.0
     with pytest.raises(BadInputError, match="no group"):
         compare_external(truth, off, truth, groups={"p0": "x"})
+
+
+def test_warnings_of_both_files_are_told(tmp_path: Path, truth: Path) -> None:
+    header = ("id", "lat", "lon", "distance")
+    for folder, shift in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / folder).mkdir()
+        rows = [(i, lat + shift, lon, 5.0) for i, lat, lon in PLACES]
+        write(tmp_path / folder / "p.csv", [*rows, ("mean", shift, 8.0, 5.0)], header)
+    told = compare_external(tmp_path / "a/p.csv", tmp_path / "b/p.csv", truth, replicates=10)["warnings"]
+    assert len(told) == 4 and len(set(told)) == 4
+    assert told[0].startswith("p.csv: 1 footer") and told[1].startswith("p.csv: Shipped column distance")
+    second = f"{tmp_path / 'b/p.csv'}: "
+    assert told[2].startswith(f"{second}1 footer") and told[3].startswith(f"{second}Shipped column distance")
+    same = compare_external(truth, truth, truth, replicates=10)["warnings"]
+    assert len(same) == 1 and same[0].startswith("truth.csv: 8 of 8 predictions equal the truth")
 
 
 @pytest.mark.shared

@@ -23,7 +23,7 @@ from geofix.evaluation.method_table import (
     table_rows,
 )
 from geofix.evaluation.protocols import EvaluationProtocol
-from geofix.localize.confidence import posterior
+from geofix.localize.confidence import CoverageFit, posterior
 from geofix.localize.credible import credible_regions
 from geofix.localizers.copied import CopiedLocalizer
 from geofix.localizers.ensemble import localizer_of
@@ -48,6 +48,7 @@ def photos(n=40, seed=0, split="test_seen"):
         unseen=np.zeros(n, bool),
         block=s2.cell_at(lon, lat, 13),
         country=np.array(["ITA", ""] * (n // 2), object),
+        settlement=np.array(["urban", "rural"] * (n // 2), object),
         nearest_m=rng.uniform(0, 200, n),
         training_photos=rng.integers(0, 30, n),
         vectors={"m": vectors / np.linalg.norm(vectors, axis=1, keepdims=True)},
@@ -195,6 +196,10 @@ def test_the_table_is_a_mean_of_hits_and_the_best_part_is_the_best():
         mask = groups[name]
         assert group["recall"] == pytest.approx(100 * hits["good"]["mix"].share[mask, 0, 2].mean())
     assert set(made["good"]["by"]["country"]) == {"ITA", "unknown"}
+    towns = made["good"]["by"]["settlement"]
+    assert list(towns) == ["rural", "urban"] and towns["urban"]["n"] == 40
+    urban = asked["mix"].settlement == "urban"
+    assert towns["urban"]["recall"] == pytest.approx(100 * hits["good"]["mix"].share[urban, 0, 2].mean())
     gaps = differences(rows, "hybrid", asked, hits, counting)
     for split in asked:
         assert [item["row"] for item in gaps[split]] == ["weak", "good"]
@@ -286,6 +291,18 @@ def test_roc_is_that_of_all_pairs_and_ties_count_half():
     assert found["at_threshold"]["true_positive"] == pytest.approx(100 * (inside >= 0.5).mean())
     assert found["at_threshold"]["false_positive"] == pytest.approx(100 * (outside >= 0.5).mean())
     assert found["true_positive"] == sorted(found["true_positive"]) and found["false_positive"][-1] == 100
+
+
+@pytest.mark.parametrize("slope", [None, 4.0, -4.0])
+def test_what_a_code_set_is_stored_with_is_judged_on_the_same_photos(slope):
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
+    shipped = CoverageFit(slope, -0.5, 300, 0)
+    found = report.roc(inside, outside, 0.5, shipped)["at_shipped"]
+    below = -1 if slope == -4.0 else 1  # a logit may fall
+    for name, scores in (("true_positive", inside), ("false_positive", outside)):
+        assert found[name] == pytest.approx(100 * np.mean(below * scores >= below * -0.5))
+    assert found["threshold"] == -0.5 and "at_shipped" not in report.roc(inside, outside, 0.5)
 
 
 def test_held_out_blocks_leave_the_search():

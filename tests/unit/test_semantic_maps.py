@@ -119,6 +119,16 @@ def test_folders_and_tables_of_maps(tmp_path) -> None:
         SemanticMaps(folder, ClassList(("a", "b"), ((0, 0, 0), (1, 1, 1))))
     with pytest.raises(NotFoundError, match="do not exist"):
         SemanticMaps(tmp_path / "nowhere", maps.classes)
+    for mistyped in ("nowhere", "nofolder/maps", "mpas.csv"):
+        with pytest.raises(NotFoundError, match=rf"Semantic maps .*{mistyped} do not exist.*semantics\.maps"):
+            SemanticMaps(tmp_path / mistyped)
+    rows = b"".join(b"b/%d.jpg,maps/a/x.png\n" % i for i in range(2000))
+    table.write_bytes(b"photo,map\n" + rows + b"b\xe4um.jpg,maps/a/x.png\n")
+    with pytest.raises(BadInputError, match=r"maps\.csv, line 2002: b'b\\xe4um.*UTF-8"):
+        SemanticMaps(table, maps.classes)
+    table.write_bytes(b'photo,map\n"' + b"x" * 200_000 + b'",a.png\n')
+    with pytest.raises(BadInputError, match=r"no list of semantic maps: field larger"):
+        SemanticMaps(table, maps.classes)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_bounds_and_people_stand_in_sections_of_their_own(files):
     folder, truth, good, _ = files
     spots = np.array([8.0, 13.0]), np.array([46.5, 47.0])
     tokens = s2.token(s2.cell_at(*spots, 6))
-    rows = [(token, lat, lon, i) for i, (token, lon, lat) in enumerate(zip(tokens, *spots, strict=True))]
+    rows = [(token, lat, lon, i + 1) for i, (token, lon, lat) in enumerate(zip(tokens, *spots, strict=True))]
     cells = write(
         folder / "cells.csv", rows, ("s2_token", "latitude_mean", "longitude_mean", "imgs_per_cell")
     )
@@ -120,6 +120,49 @@ def test_bounds_and_people_stand_in_sections_of_their_own(files):
     ]
     shown = run(*options).stdout
     assert shown.index("Measured by geofix") < shown.index("People") < shown.index("Bounds of answering")
+
+
+def test_keep_axes_reaches_people_and_bounds(files):
+    folder, truth, _, _ = files
+    rows = [("anna", i, 91.0 + n, 7.0) for n, (i, _, _) in enumerate(PLACES)]
+    people = write(folder / "people.csv", rows, ("person", "id", "lat", "lon"))
+    refused = run("--truth", truth, "--humans", people)
+    assert refused.exit_code == 3 and "If not: --keep-axes" in " ".join(refused.stderr.split())
+    kept = json.loads(run("--truth", truth, "--humans", people, "--keep-axes", "--json").stdout)["humans"]
+    assert [(row["system"], row["n"], row["accuracy_km"][4]) for row in kept] == [("anna", 10, 0.0)]
+    (lon,), (lat,) = s2.center(s2.from_token(np.array(["478c"])))
+    cells = write(folder / "c.csv", [("478c", lat, lon)], ("s2_token", "latitude_mean", "longitude_mean"))
+    far = write(folder / "far.csv", [(f"q{i}", 120.0, 8.0) for i in range(9)])
+    assert "look swapped" in run("--truth", far, "--cells", cells).stderr
+    # A truth beyond the pole is none, whoever says that its columns are right.
+    kept = run("--truth", far, "--cells", cells, "--keep-axes")
+    assert kept.exit_code == 3 and "impossible position" in kept.stderr and "look swapped" not in kept.stderr
+
+
+def test_what_is_odd_about_truth_and_cells_is_told(files):
+    folder, _, _, _ = files
+    truth = write(folder / "t.csv", [*PLACES, ("mean", 46.0, 7.0)])
+    (lon, _), (lat, _) = s2.center(s2.from_token(np.array(["47e9", "478c"])))
+    cells = write(
+        folder / "c.csv", [("4.70E+10", lat, lon, 3)], ("s2_token", "latitude_mean", "longitude_mean", "n")
+    )
+    done = run("--truth", truth, "--cells", cells, "--json")
+    told = json.loads(done.stdout)
+    assert [row["n"] for row in told["bounds"]] == [10, 10, 10]
+    assert len(told["warnings"]) == 2 and "1 footer row" in done.stderr and "rebuilt" in done.stderr
+
+
+def test_cells_that_are_nowhere(files):
+    folder, truth, _, _ = files
+    path = run("--truth", truth, "--cells", folder / "gone.csv")
+    assert path.exit_code == 3 and "There is no file or folder" in path.stderr
+    unasked = run("--truth", truth, "--cells", "world-fine", "--no-database")
+    assert unasked.exit_code == 3 and "no file or folder world-fine" in unasked.stderr
+    silent = run("--truth", truth, "--cells", "world-fine")
+    assert silent.exit_code == 4 and "'world-fine': neither file nor folder" in silent.stderr
+    assert "No database answers" in silent.stderr
+    twice = run("--truth", truth, "--cells", "world-fine", "--cells", "world-fine")
+    assert twice.exit_code == 2 and "Two partitions are called 'world-fine'" in twice.stderr
 
 
 def test_wrong_calls_say_what_to_do(files):
@@ -154,6 +197,20 @@ def test_external_against_another_file(files):
     assert found["recall"]["25000"]["difference"] == -50.0 and found["recall"]["25000"]["high"] < 0
     assert (found["a"], found["b"], found["n"]) == ("half", "good", 10)
     assert "a - b" in CliRunner().invoke(app, command).stdout
+
+
+def test_external_tells_of_the_other_file(files):
+    folder, truth, good, half = files
+    command = ["evaluate", "external", str(good), "--truth", str(truth), "--json", "--against"]
+    itself = CliRunner().invoke(app, [*command, str(good)])
+    assert itself.exit_code == 0 and itself.stderr.count("good.csv is given twice") == 1
+    copy = write(folder / "copy.csv", [(i, lat + 1e-3, lon) for i, lat, lon in PLACES])
+    told = CliRunner().invoke(app, [*command, str(copy)])
+    assert "good.csv and copy.csv are practically one file" in told.stderr
+    footer = write(folder / "footer.csv", [*[*csv.reader(half.open())][1:], ("mean", 46, 8)])
+    done = CliRunner().invoke(app, [*command, str(footer)])
+    assert "footer.csv: 1 footer row" in done.stderr and "practically" not in done.stderr
+    assert any("footer.csv: 1 footer" in text for text in json.loads(done.stdout)["warnings"])
 
 
 def test_protocol_of_changes_fields_and_says_so():

@@ -9,6 +9,7 @@ import streamlit as st
 
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
+from geofix.localize.kinds import POSITIONS
 from geofix_dashboard import actions, data, links, place_data, theme, uploads
 from geofix_dashboard.guard import guarded
 from geofix_dashboard.views import localize_answer, localize_region, model_parts
@@ -86,6 +87,7 @@ def _ask(sets: pd.DataFrame) -> None:
     good = [photo for photo in photos if photo.good]
     _previews(good)
     within, region_text = localize_region.choose(name)
+    position = _position(bool(row["calibrated"]))
     pressed = st.button(
         f"Find where {'it was' if len(good) == 1 else 'they were'} taken",
         type="primary",
@@ -98,16 +100,33 @@ def _ask(sets: pd.DataFrame) -> None:
         "Photos are not kept: they leave the disk with the answer. The answer and a hash of each stay."
     )
     if pressed:
-        submit(good, name, within, region_text)
+        submit(good, name, within, region_text, position)
 
 
-def submit(photos: list[uploads.Upload], code_set: str, within: str | None, region_text: str) -> None:
+def _position(calibrated: bool) -> str:
+    """What the position of the answer is to be; without probabilities it can only be a centre."""
+    if not calibrated:
+        return "centre"
+    return str(
+        links.choose("position", "Position", list(POSITIONS), show=lambda kind: f"{kind}: {POSITIONS[kind]}")
+    )
+
+
+def submit(
+    photos: list[uploads.Upload],
+    code_set: str,
+    within: str | None,
+    region_text: str,
+    position: str = "centre",
+) -> None:
     """Queue one interactive job for the photos and turn to its answer."""
     uploads.sweep()
     paths = uploads.store(photos)
     parameters: dict[str, Any] = {"photos": [str(path) for path in paths], "code_set": code_set, "k": DRAWN}
     if within is not None:
         parameters["within"] = within
+    if position != "centre":
+        parameters["position"] = position
     try:
         row = actions.localize(parameters)
     except GeofixError as error:

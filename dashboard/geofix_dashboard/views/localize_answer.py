@@ -11,6 +11,7 @@ import pydeck as pdk
 import streamlit as st
 
 from geofix.database.queries.jobs import JobRow
+from geofix.localize.kinds import POSITIONS
 from geofix_dashboard import answers, links, maps, theme
 from geofix_dashboard.views import localize_evidence
 
@@ -79,17 +80,26 @@ def _headline(answer: dict[str, Any], rows: pd.DataFrame, row: JobRow) -> None:
             icon=":material/wrong_location:",
         )
     search = answer["search"]
-    place = f"{first['lat']:.5f}, {first['lon']:.5f}"
+    place = f"{answer['position']['lat']:.5f}, {answer['position']['lon']:.5f}"
+    kind = answer.get("position_kind", "centre")  # answers of older versions are centres
     region = "no region" if _missing(first["region"]) else first["region"]
-    st.markdown(f"**Best position {place}** · cell `{first['code']}` · {region}")
-    cells = st.columns(3)
+    st.markdown(f"**Best position {place}** · {POSITIONS[kind]} · cell `{first['code']}` · {region}")
+    if answer.get("position_note"):
+        st.caption(f":material/info: {answer['position_note']}")
+    cells = st.columns(4)
     cells[0].metric(
         "Its probability",
         _percent(first["probability"]),
         border=True,
         help="Calibrated, over all cells in scope",
     )
-    for column, mass in zip(cells[1:], ("50", "90"), strict=True):
+    cells[1].metric(
+        "Within 200 m",
+        _percent(answer.get("confidence_200m")),
+        border=True,
+        help="Probability of the cells whose centres lie within 200 m of the position",
+    )
+    for column, mass in zip(cells[2:], ("50", "90"), strict=True):
         region = answer["credible"].get(mass)
         text = "–" if region is None else f"{region['km2']:,.2f} km²"
         note = (

@@ -24,7 +24,10 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the evaluation.")]
 def run(
     localizer: Annotated[
         str,
-        typer.Option(help="cellmean, knn, knn_density, most_photographed, classifier, mvmf, aerial_only ..."),
+        typer.Option(
+            help="cellmean, knn, knn_density, knn_density_compat, most_photographed, classifier, mvmf, "
+            "aerial_only ..."
+        ),
     ],
     snapshot: Annotated[Path, typer.Option(help="Snapshot directory.")],
     split: Annotated[str, typer.Option(help="train, val, test_seen or test_unseen.")] = "test_seen",
@@ -42,11 +45,20 @@ def run(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Candidates kept per photo.")] = 100,
     exclude_author: Annotated[
         bool,
-        typer.Option("--exclude-author", help="knn, knn_density: no training photo of a photo's own author."),
+        typer.Option(
+            "--exclude-author",
+            help="knn, knn_density, knn_density_compat: no training photo of a photo's own author.",
+        ),
     ] = False,
     crops: Annotated[
         str | None,
         typer.Option(help="Trained classifiers: single, five-max or ten-mean parts of a photo."),
+    ] = None,
+    protocol: evaluate_table.ProtocolOption = "geofix",
+    radius: evaluate_table.RadiusOption = None,
+    comparison: evaluate_table.ComparisonOption = None,
+    missing: Annotated[
+        str | None, typer.Option(help="wrong: a missing answer counts; drop: it leaves n.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an evaluation of this name.")] = False,
     json: JsonOption = False,
@@ -72,6 +84,10 @@ def run(
             k=k,
             exclude_author=exclude_author,
             crops=crops,
+            protocol=protocol,
+            radius=radius,
+            comparison=comparison,
+            missing=missing,
             replace=replace,
         )
     emit(result, as_json=json, human=lambda: show_result(result))
@@ -81,6 +97,7 @@ def show_result(result: dict[str, Any]) -> None:
     """Print one evaluation as people read it."""
     photos = counted(result["n"], "photo")
     line(f"{result['evaluation']}: {result['localizer']} on {result['split']}, {photos}")
+    show_protocols({"protocol": result["protocol"]})
     radii = list(result["recall"]["1"])
     rows: list[list[Any]] = [[f"R@{k}", *values.values()] for k, values in result["recall"].items()]
     for bound in ("oracle", "trivial"):
@@ -93,6 +110,28 @@ def show_result(result: dict[str, Any]) -> None:
         ["percent within", *(f"{radius} km" for radius in kilometres), "median m", "mean km", "GeoScore"],
         [["R@1", *kilometres.values(), result["median_m"], result["mean_km"], result["geoscore"]]],
     )
+    show_administrative(result["administrative"])
+
+
+def show_administrative(places: dict[str, Any]) -> None:
+    """Print how many answers are in the right region, where a level has any."""
+    if places:
+        table(
+            ["right region", "percent", "of photos", "without region"],
+            [[level, row["percent"], row["n"], row["unlabelled"]] for level, row in places.items()],
+        )
+
+
+def show_protocols(given: dict[str, dict[str, Any]]) -> None:
+    """Print how something was counted, where that was by other than the usual rules."""
+    from geofix.evaluation.protocols import EvaluationProtocol
+    from geofix.evaluation.set_report import protocol_text
+    from geofix.evaluation.set_table import protocol_fields
+
+    rules = {what: EvaluationProtocol.from_record(record) for what, record in given.items()}
+    if any(item != EvaluationProtocol() for item in rules.values()):
+        for what, item in rules.items():
+            line(f"{what}: {item.name} ({protocol_text(protocol_fields(item))})")
 
 
 @app.command("list")
@@ -131,7 +170,12 @@ def list_(json: JsonOption = False) -> None:
 @command
 def show(
     name: NameArgument,
-    by: Annotated[str, typer.Option(help="country, admin1, another region level, or cell.")] = "country",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="country, admin1, another region level, or cell; level: percent of answers in the right one."
+        ),
+    ] = "country",
     level: Annotated[int, typer.Option(min=0, max=30, help="S2 level for --by cell.")] = 13,
     threshold_m: Annotated[float, typer.Option(help="An answer counts within this many metres.")] = 200.0,
     json: JsonOption = False,
@@ -141,20 +185,29 @@ def show(
     Example: geofix evaluate show knn-test --by country --threshold-m 25000
     """
     from geofix.database.engine import connect
-    from geofix.database.queries import evaluations
+    from geofix.database.queries import evaluations, region_summary
+    from geofix.evaluation.administrative import level_rows
 
     with connect("reader") as conn:
-        evaluations.find_evaluation(conn, name)
-        rows = (
-            evaluations.by_cell(conn, name, level, threshold_m)
-            if by == "cell"
-            else evaluations.by_region(conn, name, by, threshold_m)
-        )
-    emit(
-        rows,
-        as_json=json,
-        human=lambda: show_places(name, rows, threshold_m),
-    )
+        stored = evaluations.find_evaluation(conn, name)["metrics"].get("administrative")
+        if by == "level":
+            rows = level_rows(name, stored)
+        elif by == "cell":
+            rows = evaluations.by_cell(conn, name, level, threshold_m)
+        else:
+            rows = evaluations.by_region(conn, name, by, threshold_m)
+        if stored and (by == "level" or not json) and not region_summary.fits(conn, name):
+            say(
+                "warning: answers or regions changed after these were counted: `geofix evaluate summarize` "
+                "counts anew"
+            )
+
+    def human() -> None:
+        if by != "level":
+            show_places(name, rows, threshold_m)
+        show_administrative(stored or {})
+
+    emit(rows, as_json=json, human=human)
 
 
 def show_places(name: str, rows: list[dict[str, Any]], threshold_m: float) -> None:
@@ -232,6 +285,8 @@ def compare(
 def show_comparison(result: dict[str, Any], *, cluster: str = "sequence") -> None:
     """Print the difference of two evaluations as people read it."""
     line(f"a = {result['a']}, b = {result['b']}: {counted(result['n'], 'photo')} of both")
+    if "protocol_b" in result:
+        show_protocols({"a counts by": result["protocol"], "b counts by": result["protocol_b"]})
     for key in ("only_a", "only_b"):
         if result[key]:
             line(f"left out, {key.replace('_', ' in ')} alone: {counted(result[key], 'photo')}")
@@ -279,7 +334,14 @@ def external(
 
     fields = mapping(columns)
     rules = protocol_of(protocol, radius=radius, comparison=comparison, missing=missing, crops=crops)
-    result = evaluate_external(predictions, truth, columns=fields, protocol=rules, check_axes=not keep_axes)
+    result = evaluate_external(
+        predictions,
+        truth,
+        columns=fields,
+        protocol=rules,
+        others=[] if against is None else [against],
+        check_axes=not keep_axes,
+    )
     if against is not None:
         found = compare_external(
             predictions,
@@ -291,6 +353,7 @@ def external(
             check_axes=not keep_axes,
         )
         result["against"] = {"a": predictions.stem, "b": against.stem, **found}
+        result["warnings"] += [text for text in found["warnings"] if text not in result["warnings"]]
     for warning in result.get("warnings", []):
         say(f"warning: {warning}")
     emit(result, as_json=json, human=lambda: show_external(result))

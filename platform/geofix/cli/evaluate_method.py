@@ -40,6 +40,12 @@ def method(
         bool,
         typer.Option("--frozen", help="Means of the snapshot's photos in place of the model's prototypes."),
     ] = False,
+    urban: Annotated[
+        str | None,
+        typer.Option(
+            help="Level of regions that are urban; default: `urban`, or thirds by density of photos."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: NAME here.")] = None,
     name: Annotated[
         str | None, typer.Option(help="First part of the evaluations' names; default: MODEL-method.")
@@ -84,6 +90,7 @@ def method(
         datasets=dataset,
         elsewhere=elsewhere,
         frozen=frozen,
+        urban=urban,
         name=name,
         wanted=Wanted(radius_m=threshold_m, density=density, ablations=ablations),
         threshold_m=threshold_m,

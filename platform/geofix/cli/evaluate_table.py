@@ -42,7 +42,10 @@ def table(
     ] = None,
     cells: Annotated[
         list[str] | None,
-        typer.Option(help="Cell table or partition folder whose bounds are shown, or NAME=PATH; repeatable."),
+        typer.Option(
+            help="Cell table, folder of a partition or name of a stored one whose bounds are shown, or NAME= "
+            "and one of these; repeatable."
+        ),
     ] = None,
     columns: ColumnsOption = None,
     protocol: ProtocolOption = "geofix",
@@ -67,7 +70,6 @@ def table(
     from geofix.cli.ingest import mapping
     from geofix.errors import UsageError
     from geofix.evaluation import set_report, set_table
-    from geofix.evaluation.bounds import read_classes
     from geofix.evaluation.humans import read_humans
     from geofix.evaluation.photo_sets import PhotoSet
     from geofix.evaluation.protocols import protocol_of
@@ -97,12 +99,13 @@ def table(
                 columns=fields,
                 check_axes=not keep_axes,
             )
-        asked = set_table.positions_of(truth, fields) if cells else asked
+        if cells:
+            asked = set_table.positions_of(found, truth, fields, check_axes=not keep_axes)
     if humans is not None:
-        set_table.add_humans(found, read_humans(humans, truth, columns=fields, protocol=rules), rules)
+        people = read_humans(humans, truth, columns=fields, protocol=rules, check_axes=not keep_axes)
+        set_table.add_humans(found, people, rules)
     if cells:
-        classes = {name: read_classes(path) for name, path in _named(cells).items()}
-        set_table.add_bounds(found, *asked, classes, rules)
+        set_table.add_bounds(found, *asked, _partitions(cells, database), rules)
     if with_published:
         set_table.add_published(found)
     for warning in found.warnings:
@@ -191,19 +194,55 @@ def show_testset(result: dict[str, Any]) -> None:
     )
 
 
-def _named(items: list[str]) -> dict[str, Path]:
-    """FILE or NAME=FILE options; a file's name without its ending where none is given."""
+def _named(items: list[str], what: str = "files") -> dict[str, Path]:
+    """THING or NAME=THING options; a file's name without its ending where no name is given."""
     from geofix.errors import UsageError
 
     found: dict[str, Path] = {}
     for item in items:
         name, equals, path = item.partition("=")
         if not equals or Path(item).exists():
-            name, path = Path(item).stem, item
+            name, path = Path(item).stem if Path(item).is_file() else Path(item).name, item
         if name in found:
-            raise UsageError(f"Two files are called {name!r}.", hint="Name them: NAME=FILE.")
+            raise UsageError(f"Two {what} are called {name!r}.", hint="Name them: NAME=FILE.")
         found[name] = Path(path)
     return found
+
+
+def _partitions(items: list[str], database: bool | None) -> dict[str, Any]:
+    """Classes of partitions: files, folders, and stored ones, for which alone the database is asked."""
+    from geofix.evaluation.bounds import read_classes
+
+    wanted = _named(items, "partitions")
+    stored = {name: str(path) for name, path in wanted.items() if not path.exists()}
+    looked_up = _stored_partitions(stored, database) if stored else {}
+    return {
+        name: looked_up[name] if name in looked_up else read_classes(path) for name, path in wanted.items()
+    }
+
+
+def _stored_partitions(wanted: dict[str, str], database: bool | None) -> dict[str, Any]:
+    from geofix.database.engine import connect
+    from geofix.errors import NotFoundError, ServiceError
+    from geofix.evaluation.bounds import stored_classes
+
+    # A name that holds a folder is no partition's, and no server is needed to say so.
+    paths = [name for name in wanted.values() if database is False or Path(name).name != name]
+    if paths:
+        raise NotFoundError(
+            f"There is no file or folder {paths[0]}.",
+            hint="Give a cell table or the folder of a partition, or with the database the name of a stored "
+            "one: `geofix partitions list` shows them.",
+        )
+    try:
+        with connect("reader") as conn:
+            return {label: stored_classes(conn, name) for label, name in wanted.items()}
+    except ServiceError as error:
+        names = ", ".join(map(repr, wanted.values()))
+        raise ServiceError(
+            f"{names}: neither file nor folder, and stored partitions cannot be asked for. {error.message}",
+            hint=error.hint,
+        ) from error
 
 
 @contextmanager

@@ -21,6 +21,13 @@ def localize(
         str | None, typer.Option(help="Only inside this region: LEVEL:CODE, a file or WKT.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Candidates per photo.")] = 10,
+    position: Annotated[
+        str,
+        typer.Option(
+            help="What the position of an answer is: centre of the best cell; refined, moved by neighbouring "
+            "cells; mass, most probability within 200 m; medoid, least expected distance."
+        ),
+    ] = "centre",
     json: JsonOption = False,
 ) -> None:
     """Find where photos were taken: ranked cells with probabilities, and how sure the answer is.
@@ -28,10 +35,12 @@ def localize(
     Example: geofix localize photo.jpg --code-set mnv2-l16 --within country:FIN
     """
     from geofix.database.engine import connect
+    from geofix.localize.kinds import known_position
     from geofix.localize.service import localize_photos
 
+    known_position(position)
     with connect() as conn:
-        answers = localize_photos(conn, photos, code_set, within=within, k=k)
+        answers = localize_photos(conn, photos, code_set, within=within, k=k, position=position)
     emit(answers, as_json=json, human=lambda: show_answers(answers))
 
 
@@ -46,6 +55,8 @@ def show_answer(answer: dict[str, Any]) -> None:
     if "error" in answer:
         say(f"{answer['photo']}: {answer['error']}")
         return
+    from geofix.localize.kinds import POSITIONS
+
     searched = answer["search"]
     line(f"{answer['photo']}: {counted(searched['cells_in_scope'], 'cell')} searched, {searched['method']}")
     columns = ("rank", "s2_token", "lon", "lat", "score", "probability", "region")
@@ -56,8 +67,16 @@ def show_answer(answer: dict[str, Any]) -> None:
             for item in answer["candidates"]
         ],
     )
+    place = answer["position"]
+    line(f"Position: lon {place['lon']:.6f}, lat {place['lat']:.6f} ({POSITIONS[answer['position_kind']]})")
+    if answer["confidence_200m"] is not None:
+        line(f"Probability within 200 m of it: {100 * answer['confidence_200m']:.1f} %")
     for mass, region in answer["credible"].items():
         line(f"{mass} % credible region: {region['km2']:,.3f} km2 in {counted(region['cells'], 'cell')}")
+    if answer["credible"]:
+        line("Outlines of the credible regions, as GeoJSON polygons: --json")
+    if answer["position_note"]:
+        say(answer["position_note"])
     if answer["in_coverage"] is None:
         say("No probabilities: this code set was not calibrated (`geofix codes calibrate`).")
     elif not answer["in_coverage"]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geofix.codes.thinning import thinned
 from geofix.codes.vectors import CellVectors, unit
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
@@ -245,13 +246,7 @@ def _queries(
             f"kappa cannot be fitted: none of {len(ids)} validation photos lies in a cell of this code set.",
             hint="Check the region, or give --kappa with a number.",
         )
-    used = _thinned(inside, max(200, pairs // len(cells)))
+    used = thinned(inside, max(200, pairs // len(cells)))
     if len(used) < len(inside):
         _log.info("kappa is fitted on a sample", queries=len(used), of=len(inside), cells=len(cells))
     return Similarities(unit(vectors[used]), true[used]), len(inside)
-
-
-def _thinned(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    if len(rows) <= most:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))

@@ -16,6 +16,7 @@ from geofix.codes.fuse import Kappa, Parts, weigh
 from geofix.codes.plan import Plan, Recipe, Upsample
 from geofix.codes.ranges import RANGE, Span, cut
 from geofix.codes.recipes import Prototypes, Source, Tiles, TrainingPhotos, default_recipe
+from geofix.codes.trained_on import require_trained_on
 from geofix.codes.vectors import CellVectors
 from geofix.database.engine import Connection
 from geofix.database.queries import code_ranges as queries
@@ -77,8 +78,8 @@ class Ingredients:
             used = model.snapshot_id if snapshot_id is None else snapshot_id
         if chosen == "cellmean" and used is None:
             raise UsageError("Recipe cellmean needs a snapshot.", hint="Give --snapshot DIR.")
-        if chosen in ("prototype", "hybrid"):
-            _check_snapshot(model, snapshot_id)
+        if chosen in ("prototype", "hybrid") and snapshot_id is not None:
+            require_trained_on(conn, model, snapshot_id)
         newest = queries.newest_tile(conn, model) if chosen in ("aerial", "hybrid") else None
         return cls(conn, model, chosen, level, used, region_ewkb, datasets, upsample, newest)
 
@@ -220,13 +221,3 @@ class Ingredients:
             codes = complete_codes(made.vectors[part], made.bias[part], norm=plan.norm)
             flags = made.has_prototype[part], made.has_aerial[part]
             yield CodeBlock(made.ids[part], codes.astype(np.float16), *flags)
-
-
-def _check_snapshot(model: ModelRow, snapshot_id: int | None) -> None:
-    """Refuse another snapshot than the model learned from, whose validation photos it may have trained on."""
-    if snapshot_id is None or model.snapshot_id in (None, snapshot_id):
-        return
-    raise UsageError(
-        f"Model {model.name} was trained on snapshot {model.snapshot_id}, not on snapshot {snapshot_id}.",
-        hint="Give the snapshot directory that it was trained on, or none.",
-    )

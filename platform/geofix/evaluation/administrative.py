@@ -14,7 +14,8 @@ import pandas as pd
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from geofix.errors import BadInputError
+from geofix.errors import BadInputError, NotFoundError
+from geofix.evaluation.metrics import wilson
 from geofix.evaluation.protocols import MissingPolicy
 
 Labels = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -54,6 +55,37 @@ def administrative_accuracy(
             "unlabelled": int((~labelled).sum()),
         }
     return result
+
+
+def level_rows(name: str, stored: Mapping[str, Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """What an evaluation stored of right regions, a row per level, in percent with a 95 % Wilson interval.
+
+    Args:
+        name: Of the evaluation.
+        stored: `administrative` of its metrics.
+
+    Raises:
+        NotFoundError: It was measured before right regions were counted.
+    """
+    if stored is None:
+        raise NotFoundError(
+            f"Right regions of {name} have not been counted.", hint="Run `geofix evaluate summarize`."
+        )
+    rows = []
+    for level, row in stored.items():
+        low, high = wilson(row["hits"], row["n"])
+        rows.append(
+            {
+                "level": level,
+                "n": row["n"],
+                "hits": row["hits"],
+                "accuracy": row["percent"],
+                "low": float(low),
+                "high": float(high),
+                "unlabelled": row["unlabelled"],
+            }
+        )
+    return rows
 
 
 def labels_at(

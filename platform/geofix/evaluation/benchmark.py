@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def compare_localizers(
     splits: Sequence[str],
     level: int,
     threshold_m: float = 200.0,
+    rules: EvaluationProtocol | None = None,
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def compare_localizers(
         splits: Those without photos are left out.
         level: S2 level of cells.
         threshold_m: Radius of overview, chart and differences; one of the protocol's or another.
+        rules: How the evaluations were counted, and bounds are; None: geofix's own protocol.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -99,7 +101,7 @@ def compare_localizers(
         NotFoundError: An evaluation or the snapshot does not exist.
     """
     row = stored_snapshot(conn, snapshot_dir)
-    protocol = _protocol(threshold_m)
+    protocol = _protocol(rules or EvaluationProtocol(), threshold_m)
     counting = Counting(protocol, threshold_m, replicates, seed)
     photos = {name: read_photos(conn, row, snapshot_dir, name, [], level=level) for name in splits}
     photos = {name: part for name, part in photos.items() if len(part)}
@@ -116,6 +118,7 @@ def compare_localizers(
         "training_photos": row.counts.get("train", 0),
         "level": level,
         "threshold_m": threshold_m,
+        "protocol": {"name": protocol.name, "distance": protocol.distance, "comparison": protocol.comparison},
         "replicates": replicates,
         "rows": rows,
         "bounds": bounds_of_answers(conn, _partitions(conn, entries), photos, row, level, protocol),
@@ -138,10 +141,8 @@ def compare_localizers(
     }
 
 
-def _protocol(threshold_m: float) -> EvaluationProtocol:
-    usual = EvaluationProtocol()
-    radii = tuple(sorted({*usual.radii_m, float(threshold_m)}))
-    return EvaluationProtocol(radii_m=radii)
+def _protocol(rules: EvaluationProtocol, threshold_m: float) -> EvaluationProtocol:
+    return replace(rules, radii_m=tuple(sorted({*rules.radii_m, float(threshold_m)})))
 
 
 def _hits(

@@ -7,6 +7,7 @@ from typing import Any
 
 from geofix.evaluation.method_report import grid, number, range_text
 from geofix.evaluation.metrics import key
+from geofix.evaluation.protocols import EvaluationProtocol
 
 Document = dict[str, Any]
 
@@ -37,12 +38,20 @@ def _head(document: Document) -> list[str]:
         + (f", with {seeds} seeds; figures are means over the seeds." if seeds > 1 else ".")
     )
     how = (
-        "R@1 within X m: percent of photos whose first answer lies within X metres. Intervals: 95 % cluster "
+        "R@1 within X m: percent of photos whose first answer lies within X metres"
+        f"{_counted(document.get('protocol'))}. Intervals: 95 % cluster "
         f"bootstrap, {document['replicates']:,} replicates, sequences (photos of held-out blocks: whole "
         "blocks) resampled. Area: what is stored of the place beside the encoder (codes, embeddings of "
         "photos, or layers and positions of classes)."
     )
     return [*([document["about"], ""] if document["about"] else []), said, "", how]
+
+
+def _counted(protocol: dict[str, str] | None) -> str:
+    """By which protocol, unless it is geofix's own."""
+    if protocol is None or protocol["name"] == EvaluationProtocol.name:
+        return ""
+    return f" (protocol {protocol['name']}: {protocol['distance']}, {protocol['comparison']})"
 
 
 def overview(document: Document) -> list[str]:

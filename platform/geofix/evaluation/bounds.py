@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from geofix.errors import BadInputError
+from geofix.database.engine import Connection
+from geofix.database.queries import partitions as queries
+from geofix.errors import BadInputError, NotFoundError
 from geofix.evaluation import metrics
-from geofix.evaluation.cell_tables import read_cell_table
+from geofix.evaluation.cell_tables import read_listed_cells
 from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.partitions.containment import assign_cells
 from geofix.partitions.files import load_partition
+from geofix.partitions.partition import Partition
+from geofix.partitions.store import load_stored
 from geofix.spatial import s2
 from geofix.spatial.distance import unit_vectors
 
@@ -39,6 +42,8 @@ class ClassPositions:
         count: Training photos of each class, shape (m,), or None.
         cells: Disjoint S2 cells, two's complement, shape (c,); None where classes are no cells.
         cell_class: Class of each cell, shape (c,); None: the cells are the classes, in their order.
+        regions: The partition whose polygons hold the classes, where classes are regions.
+        warnings: What was mended when it was read, or looks odd.
     """
 
     lon: Floats
@@ -46,6 +51,8 @@ class ClassPositions:
     count: NDArray[np.int64] | None = None
     cells: NDArray[np.int64] | None = None
     cell_class: NDArray[np.int64] | None = None
+    regions: Partition | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays of different lengths, no class, and positions that are no place."""
@@ -63,7 +70,9 @@ class ClassPositions:
                 raise BadInputError(f"The {len(self.cells)} cells do not each belong to a class.")
 
     def labels(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64] | None:
-        """Class of each position, -1 outside all; None where classes are no cells."""
+        """Class of each position, -1 outside all; None where classes are neither cells nor polygons."""
+        if self.regions is not None:
+            return self.regions.assign(lon, lat)
         if self.cells is None:
             return None
         cell = assign_cells(s2.cell_at(lon, lat, 30), self.cells)
@@ -94,7 +103,8 @@ def cell_bounds(
     Returns:
         `{"true_cell" | "nearest_mean" | "most_populated": {"n", "answered", "accuracy_km", "median_km",
         "mean_km", "geoscore"}}`. A photo outside every cell is wrong in `true_cell`; `answered` is the
-        percent inside. Without counts there is no `most_populated`, without cells no `true_cell`.
+        percent inside. Without counts there is no `most_populated`, without cells or polygons no
+        `true_cell`.
 
     Raises:
         BadInputError: No photo, or two cells overlap.
@@ -124,24 +134,40 @@ def read_classes(path: Path) -> ClassPositions:
 
     Raises:
         NotFoundError: No such file.
-        BadInputError: A column is missing, or tokens are damaged beyond repair.
+        BadInputError: As `read_listed_cells`; the counts may be missing.
     """
     if path.is_dir():
-        made = load_partition(path)
-        cells, owner = (None, None) if made.codes is not None else (made.cells, made.cell_class)
-        return ClassPositions(made.lon, made.lat, made.photos, cells, owner)
-    table = read_cell_table(path)
-    lower = {str(name).lower(): str(name) for name in table.frame.columns}
-    if lost := [name for name in ("latitude_mean", "longitude_mean") if name not in lower]:
-        raise BadInputError(f"{path} has no column {lost[0]!r}; it has {list(table.frame.columns)}.")
-    axes = [
-        pd.to_numeric(table.frame[lower[k]], errors="coerce") for k in ("longitude_mean", "latitude_mean")
-    ]
-    count = next((lower[name] for name in _COUNTS if name in lower), None)
-    photos = None if count is None else table.frame[lower[count]].to_numpy(np.int64)
+        return _of_partition(load_partition(path))
+    found = read_listed_cells(path, photos=_COUNTS)
     return ClassPositions(
-        axes[0].to_numpy(np.float64), axes[1].to_numpy(np.float64), photos, cells=table.s2_id
+        found.lon, found.lat, found.photos, cells=found.s2_id, warnings=tuple(found.warnings)
     )
+
+
+def stored_classes(conn: Connection, name: str) -> ClassPositions:
+    """A stored partition.
+
+    Raises:
+        NotFoundError: There is none of that name; the message lists those there are.
+        BadInputError: Its rows do not make a partition that can be used.
+    """
+    try:
+        stale = queries.find_partition(conn, name)["stale_reason"]
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{name!r} is neither a file nor a folder, and no partition is stored under this name.",
+            hint=error.hint,
+        ) from error
+    return _of_partition(
+        load_stored(conn, name), *([f"Partition {name} is stale: {stale}."] if stale else [])
+    )
+
+
+def _of_partition(made: Partition, *warnings: str) -> ClassPositions:
+    if made.codes is None:
+        return ClassPositions(made.lon, made.lat, made.photos, made.cells, made.cell_class, warnings=warnings)
+    regions = None if made.outlines is None else made
+    return ClassPositions(made.lon, made.lat, made.photos, regions=regions, warnings=warnings)
 
 
 def bounds_of(

@@ -9,6 +9,7 @@ file says.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,34 @@ class CellTable:
     Attributes:
         frame: All columns; the token column as text, the others numbers where every row is one.
         s2_id: Cell ids (two's complement), same order.
+        lines: Line of each row in the file, same order.
         repaired: Line in the file to (as read, as repaired).
         warnings: What was mended or looks odd.
     """
 
     frame: pd.DataFrame
     s2_id: NDArray[np.int64]
+    lines: NDArray[np.int64]
     repaired: dict[int, tuple[str, str]]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class ListedCells:
+    """A table whose rows can be classes: disjoint cells, each with a position on earth and with photos.
+
+    Attributes:
+        s2_id: Cell ids (two's complement), in the order of the rows, shape (n,).
+        lon: Mean position in degrees, shape (n,).
+        lat: Degrees.
+        photos: At least one each, shape (n,); None without such a column.
+        warnings: What was mended or looks odd.
+    """
+
+    s2_id: NDArray[np.int64]
+    lon: NDArray[np.float64]
+    lat: NDArray[np.float64]
+    photos: NDArray[np.int64] | None
     warnings: list[str]
 
 
@@ -59,9 +81,11 @@ def read_cell_table(
     does, and it overlaps no sound cell of the table. Without position columns every damaged token is refused.
 
     Raises:
-        BadInputError: Tokens are damaged beyond repair, or repeated; the message names the lines.
+        BadInputError: Tokens are damaged beyond repair, or repeated; a mean position is none, or the two
+            columns look swapped; the message names the lines.
     """
     frame, warnings = read_text_table(path)
+    token_column, lat_column, lon_column = _columns(frame, (token_column, lat_column, lon_column))
     if token_column not in frame:
         raise BadInputError(
             f"{path} has no column {token_column!r}; it has {list(frame.columns)}.",
@@ -69,10 +93,14 @@ def read_cell_table(
         )
     lines = frame.index.to_numpy()
     typed = _typed(frame, token_column)
+    if lat_column in frame and lon_column in frame:
+        _check_positions(path, frame, lat_column, lon_column)
     tokens = np.array([str(t).strip().lower() for t in frame[token_column]], dtype=object)
     ids = np.array([cell_id(t) for t in tokens], dtype=np.int64)
     leaves = _leaves(typed, lat_column, lon_column)
     astray = np.zeros(len(ids), dtype=bool) if leaves is None else (ids != 0) & ~_inside(ids, leaves)
+    if 2 * astray.sum() > len(ids):
+        _check_order(path, typed, lat_column, lon_column, ids)
     broken = (ids == 0) | astray
     # Every damaged row is a cell of its own, so its position counts as taken for the others.
     taken = _intervals(
@@ -98,7 +126,40 @@ def read_cell_table(
         warnings.append(
             f"{path.name}: {int(astray.sum())} cell(s) do not contain the mean position beside them."
         )
-    return CellTable(typed, ids, repaired, warnings)
+    return CellTable(typed, ids, lines, repaired, warnings)
+
+
+def read_listed_cells(
+    path: Path,
+    *,
+    token: str = "s2_token",  # noqa: S107 - an S2 token, no secret
+    lat: str = "latitude_mean",
+    lon: str = "longitude_mean",
+    photos: Sequence[str] = ("imgs_per_cell",),
+) -> ListedCells:
+    """A published cell table whose rows are to be classes; the first column of `photos` that is there counts.
+
+    Raises:
+        BadInputError: As `read_cell_table`; a column of positions is missing, a class has no photo, or cells
+            overlap; the message names the lines.
+    """
+    found = read_cell_table(path, token_column=token, lat_column=lat, lon_column=lon)
+    frame = found.frame
+    lat, lon, *photos = _columns(frame, (lat, lon, *photos))
+    if lost := [column for column in (lat, lon) if column not in frame]:
+        raise BadInputError(
+            f"{path} has no column {lost[0]!r} of numbers; it has {list(frame.columns)}.",
+            hint="Name the columns of the mean position.",
+        )
+    _check_disjoint(path, found)
+    count = next((column for column in photos if column in frame), None)
+    return ListedCells(
+        found.s2_id,
+        frame[lon].to_numpy(np.float64),
+        frame[lat].to_numpy(np.float64),
+        None if count is None else _counts(path, frame[count], found.lines),
+        found.warnings,
+    )
 
 
 def listed_partition(
@@ -113,18 +174,13 @@ def listed_partition(
     """A published cell table as a partition whose classes are its rows, and what was mended or looks odd.
 
     Raises:
-        BadInputError: As `read_cell_table`; a column is missing or no number; cells overlap or are empty.
+        BadInputError: As `read_listed_cells`; or there is no column of photos.
     """
-    found = read_cell_table(path, token_column=token, lat_column=lat, lon_column=lon)
-    frame = found.frame
-    for column in (lat, lon, photos):
-        if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
-            raise BadInputError(
-                f"{path} has no column {column!r} of numbers; it has {list(frame.columns)}.",
-                hint="Name the columns of the mean position and of the photos per cell.",
-            )
-    x, y, counts = (frame[column].to_numpy(np.float64) for column in (lon, lat, photos))
-    return listed(name, found.s2_id, x, y, counts, {"table": path.name}), found.warnings
+    found = read_listed_cells(path, token=token, lat=lat, lon=lon, photos=(photos,))
+    if found.photos is None:
+        raise BadInputError(f"{path} has no column {photos!r}.", hint="Name the column of photos per cell.")
+    made = listed(name, found.s2_id, found.lon, found.lat, found.photos, {"table": path.name})
+    return made, found.warnings
 
 
 def cell_id(token: str) -> int:
@@ -134,6 +190,12 @@ def cell_id(token: str) -> int:
     value = int(token.ljust(16, "0"), 16)
     signed = value - (1 << 64) if value >= 1 << 63 else value
     return signed if bool(s2.is_valid(np.array([signed]))[0]) else 0
+
+
+def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Names as the table writes them, where they differ in case alone."""
+    written = {str(column).lower(): str(column) for column in frame.columns}
+    return [name if name in frame else written.get(name.lower(), name) for name in names]
 
 
 def _typed(frame: pd.DataFrame, token_column: str) -> pd.DataFrame:
@@ -151,6 +213,74 @@ def _leaves(typed: pd.DataFrame, lat_column: str, lon_column: str) -> NDArray[np
         return None
     lon, lat = (typed[c].to_numpy(dtype=np.float64) for c in columns)
     return np.asarray(s2.cell_at(lon, lat, 30), dtype=np.int64)
+
+
+def _check_positions(path: Path, frame: pd.DataFrame, lat_column: str, lon_column: str) -> None:
+    """Refuse mean positions that are no numbers, or no place on earth."""
+    lat, lon = (pd.to_numeric(frame[column], errors="coerce") for column in (lat_column, lon_column))
+    for column, values, limit in ((lat_column, lat, 90.0), (lon_column, lon, 180.0)):
+        if values.isna().any():
+            _refuse_value(path, frame[column], values.isna(), "is no number", "Write the mean in degrees.")
+        if (bad := values.abs() > limit).any():
+            why = f"is not within {-limit:g} to {limit:g} degrees"
+            _refuse_value(
+                path,
+                frame[column],
+                bad,
+                why,
+                f"Exchange {lat_column} and {lon_column} if swapped, or correct it.",
+            )
+
+
+def _check_order(
+    path: Path, typed: pd.DataFrame, lat_column: str, lon_column: str, ids: NDArray[np.int64]
+) -> None:
+    """Refuse a table most of whose cells hold their position only with latitude and longitude exchanged."""
+    lat, lon = (typed[column].to_numpy(np.float64) for column in (lat_column, lon_column))
+    if (np.abs(lon) > 90).any():
+        return
+    sound = ids != 0
+    inside = int(_inside(ids, np.asarray(s2.cell_at(lat, lon, 30), np.int64))[sound].sum())
+    if 2 * inside > sound.sum():
+        raise BadInputError(
+            f"{path}: {lat_column} and {lon_column} look swapped: {inside} of {len(ids)} cells contain their "
+            "mean position only with the two exchanged.",
+            hint=f"Exchange the columns {lat_column} and {lon_column}.",
+        )
+
+
+def _check_disjoint(path: Path, table: CellTable) -> None:
+    order = np.argsort(table.s2_id)
+    first, last = s2.range_of(table.s2_id[order])
+    clash = np.flatnonzero(first[1:] <= last[:-1])
+    if clash.size:
+        rows = np.sort(order[clash[0] : clash[0] + 2])
+        one, other = (f"{s2.token(table.s2_id[row])} on line {table.lines[row]}" for row in rows)
+        raise BadInputError(
+            f"{path}: cells {one} and {other} overlap ({clash.size} such pairs).",
+            hint="A partition needs disjoint cells; a cell and its child cannot both be classes.",
+        )
+
+
+def _counts(path: Path, column: pd.Series, lines: NDArray[np.int64]) -> NDArray[np.int64]:
+    text = pd.Series(column.to_numpy(), index=lines, name=column.name)
+    values = pd.to_numeric(text, errors="coerce")
+    whole = values.abs().lt(2**31) & (values % 1 == 0)
+    if not whole.all():
+        _refuse_value(path, text, ~whole, "is no number of photos", "Write whole numbers.")
+    if (empty := values < 1).any():
+        hint = "A class without photos has no position to answer with; drop it."
+        _refuse_value(path, text, empty, "is a class without photos", hint)
+    return values.to_numpy(np.int64)
+
+
+def _refuse_value(path: Path, column: pd.Series, bad: pd.Series, why: str, hint: str) -> None:
+    rows = np.flatnonzero(bad.to_numpy())
+    raise BadInputError(
+        f"{path}, line {column.index[rows[0]]}: {column.name} {str(column.iloc[rows[0]])!r} {why} "
+        f"({rows.size} such of {len(column)}).",
+        hint=hint,
+    )
 
 
 def _intervals(ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -137,7 +137,8 @@ def odd_patterns(predicted: Positions, truth: Positions, error_m: Floats) -> lis
     exact = int((error_m == 0).sum())
     if exact >= _FEW and exact > 0.5 * len(error_m):
         warnings.append(
-            f"{exact} of {len(error_m)} predictions equal the truth exactly; is it the same column?"
+            f"{predicted.path.name}: {exact} of {len(error_m)} predictions equal the truth exactly; "
+            "is it the same column?"
         )
     return warnings
 
@@ -200,7 +201,8 @@ def find_duplicate_predictions(
         files: CSV or Parquet files.
         columns: Mapping as in `read_positions`.
         equal_deg: Two positions nearer than this in both axes are equal (1e-4 degrees is at most 11 m).
-        share: Smallest share of equal answers among shared ids, of at least five.
+        share: Smallest share of equal answers among shared ids, of at least five; a file given twice needs
+            none.
     """
     tables = []
     for path in files:
@@ -209,13 +211,29 @@ def find_duplicate_predictions(
     pairs = []
     for (path_a, a), (path_b, b) in itertools.combinations(tables, 2):
         both = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b"))
-        if len(both) < _FEW:
+        if not len(both) or (len(both) < _FEW and not path_a.samefile(path_b)):
             continue
         close = (both["lat_a"] - both["lat_b"]).abs().le(equal_deg)
         close &= (both["lon_a"] - both["lon_b"]).abs().le(equal_deg)
         if close.mean() >= share:
             pairs.append(DuplicateFiles(path_a, path_b, len(both), float(100 * close.mean())))
     return pairs
+
+
+def copy_warnings(files: Sequence[Path], columns: Mapping[str, str] | None = None) -> list[str]:
+    """What to tell of `find_duplicate_predictions`: files given twice, and files with the same answers."""
+    told = []
+    for found in find_duplicate_predictions(files, columns):
+        a, b = found.a, found.b
+        if a.samefile(b):
+            told.append(f"{a} is given twice: the answers of one file are shown as those of two.")
+            continue
+        one, other = (a.name, b.name) if a.name != b.name else (a, b)
+        told.append(
+            f"{one} and {other} are practically one file: {found.equal_percent:.1f} % of {found.shared} "
+            "answers agree."
+        )
+    return told
 
 
 def _check_running(frame: pd.DataFrame, suffix: str, warnings: list[str]) -> dict[str, Any]:

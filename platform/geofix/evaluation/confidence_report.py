@@ -214,12 +214,21 @@ def best_scores(codes: CodeSetLocalizer, queries: NDArray[np.float32]) -> Floats
     return codes.localize(queries, 1).score[:, 0]
 
 
-def roc(inside: Floats, outside: Floats, threshold: float) -> dict[str, Any]:
+def roc(
+    inside: Floats, outside: Floats, threshold: float, shipped: CoverageFit | None = None
+) -> dict[str, Any]:
     """How well the best score tells photos inside the coverage (n,) from photos outside it (m,).
+
+    Args:
+        inside: Best scores (n,).
+        outside: Best scores (m,).
+        threshold: Fitted for this very comparison.
+        shipped: The fit that a code set is stored with, in units of these scores.
 
     Returns:
         `auc` (chance that an inside photo scores higher, ties half), `true_positive` and `false_positive` in
-        percent along the curve, both shares at the fitted threshold, and the numbers of photos.
+        percent along the curve, both shares at the fitted threshold and by the shipped fit (`at_shipped`),
+        and the numbers of photos.
     """
     scores = np.concatenate([inside, outside])
     ranks = rankdata(scores)
@@ -233,7 +242,7 @@ def roc(inside: Floats, outside: Floats, threshold: float) -> dict[str, Any]:
     def above(ordered: Floats, cut: Any) -> Any:
         return 100.0 * (1.0 - np.searchsorted(ordered, cut, side="left") / len(ordered))
 
-    return {
+    found = {
         "auc": float(auc),
         "inside": n,
         "outside": m,
@@ -245,3 +254,10 @@ def roc(inside: Floats, outside: Floats, threshold: float) -> dict[str, Any]:
             "false_positive": float(above(ordered_out, threshold)),
         },
     }
+    if shipped is not None:
+        found["at_shipped"] = {
+            "threshold": shipped.threshold,
+            "true_positive": 100.0 * float(shipped.in_coverage(inside).mean()),
+            "false_positive": 100.0 * float(shipped.in_coverage(outside).mean()),
+        }
+    return found

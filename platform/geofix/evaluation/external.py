@@ -84,7 +84,7 @@ def evaluate_external(
     }
     shipped, odd = _shipped(found, rules)
     warnings += odd
-    warnings += _copies(predictions, others, columns)
+    warnings += checks.copy_warnings([predictions, *others], columns) if others else []
     median = metrics.median_m(error)
     accuracy = found.truth.gps_accuracy_m
     kept = accuracy if accuracy is None or rules.missing == "wrong" else accuracy[answered]
@@ -162,7 +162,7 @@ def compare_external(
     result = compare_errors(
         a.error_m, b.error_m, groups=labels, radii_m=radii, protocol=rules, replicates=replicates, seed=seed
     )
-    return {**result, "warnings": a.warnings + [w for w in b.warnings if w not in a.warnings]}
+    return {**result, "warnings": _told_of_both(a, b, rules)}
 
 
 def match_files(
@@ -231,7 +231,21 @@ def _shipped(found: Matched, rules: EvaluationProtocol) -> tuple[dict[str, Any],
     frame = found.predicted.frame.iloc[np.sort(found.row[present])]
     error = found.error_m[present][np.argsort(found.row[present], kind="stable")]
     score = 5000.0 * np.exp(-error / 1000.0 / rules.geoscore_scale_km)
-    return checks.check_shipped(frame, found.predicted.columns["lat"], error, score)
+    figures, warnings = checks.check_shipped(frame, found.predicted.columns["lat"], error, score)
+    return figures, [f"{found.predicted.path.name}: {text}" for text in warnings]
+
+
+def _told_of_both(a: Matched, b: Matched, rules: EvaluationProtocol) -> list[str]:
+    """Warnings of two files with one truth; the second file by its path where both have one name."""
+    first, second = ([*one.warnings, *_shipped(one, rules)[1]] for one in (a, b))
+    one, other = a.predicted.path, b.predicted.path
+    if one.name == other.name and not one.samefile(other):
+        mark, of_truth = f"{other.name}: ", a.truth.warnings
+        second = [
+            f"{other}: {text.removeprefix(mark)}" if text.startswith(mark) and text not in of_truth else text
+            for text in second
+        ]
+    return first + [text for text in second if text not in first]
 
 
 def _administrative(found: Matched, rules: EvaluationProtocol) -> dict[str, dict[str, Any]]:
@@ -247,12 +261,3 @@ def _administrative(found: Matched, rules: EvaluationProtocol) -> dict[str, dict
         predicted[level] = np.where(found.row >= 0, names[found.row], "")
         truth[level] = right[true_column].to_numpy(dtype=object)
     return administrative_accuracy(predicted, truth, missing=rules.missing, answered=~np.isnan(found.error_m))
-
-
-def _copies(predictions: Path, others: Sequence[Path], columns: Mapping[str, str] | None) -> list[str]:
-    same = checks.find_duplicate_predictions([predictions, *others], columns) if others else []
-    return [
-        f"{d.a.name} and {d.b.name} are practically one file: {d.equal_percent:.1f} % of {d.shared} answers "
-        f"agree."
-        for d in same
-    ]

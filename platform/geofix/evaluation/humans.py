@@ -58,6 +58,7 @@ def read_humans(
     *,
     columns: Mapping[str, str] | None = None,
     protocol: EvaluationProtocol | None = None,
+    check_axes: bool = True,
 ) -> list[HumanResult]:
     """Read answers (id, lat, lon, and person where there are several) or shares (system, acc_1km ..., n).
 
@@ -69,6 +70,7 @@ def read_humans(
         truth: Needed for answers.
         columns: Field to column of the truth (`true_id`, `true_lat`, `true_lon`) and of the answers.
         protocol: How answers are counted.
+        check_axes: Refuse answers whose latitude and longitude look swapped.
 
     Raises:
         BadInputError: Neither kind, a share that is none, a photo that the truth lacks, a person who answers
@@ -80,7 +82,8 @@ def read_humans(
         return _shares(path, frame, lower)
     if truth is None:
         raise BadInputError(f"{path} holds answers, so their truth is needed.", hint="Give --truth FILE.")
-    return _answers(path, frame, lower, truth, columns or {}, protocol or EvaluationProtocol())
+    rules = protocol or EvaluationProtocol()
+    return _answers(path, frame, lower, truth, columns or {}, rules, check_axes)
 
 
 def _shares(path: Path, frame: pd.DataFrame, lower: Mapping[str, str]) -> list[HumanResult]:
@@ -106,6 +109,7 @@ def _answers(
     truth: Path,
     columns: Mapping[str, str],
     rules: EvaluationProtocol,
+    check_axes: bool,
 ) -> list[HumanResult]:
     right = read_positions(truth, "true", {k: v for k, v in columns.items() if not k.startswith("pred_")})
     checks.check_truth(right)
@@ -113,7 +117,8 @@ def _answers(
     ids = frame[used["id"]].str.strip().to_numpy(dtype=object)
     lat, lon = (number_column(frame[used[axis]], path) for axis in ("lat", "lon"))
     given = Positions(path, ids, lat, lon, used, frame)
-    checks.check_axes(given, "pred")
+    if check_axes:
+        checks.check_axes(given, "pred")
     person_column = next((lower[key] for key in _PERSON if key in lower), None)
     people = (
         np.full(len(ids), "people", dtype=object)

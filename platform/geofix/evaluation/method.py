@@ -30,8 +30,11 @@ from geofix.evaluation.method_data import (
     training_vectors,
 )
 from geofix.evaluation.method_hits import Hits, count_hits
+from geofix.evaluation.method_learned import learned
+from geofix.evaluation.method_product import product_note, product_of
 from geofix.evaluation.method_report import markdown_report
 from geofix.evaluation.method_rows import Plan, Row
+from geofix.evaluation.method_settlement import settled
 from geofix.evaluation.method_store import Store
 from geofix.evaluation.method_table import MIX, Counting, differences, table_rows
 from geofix.evaluation.metrics import key, most_photographed_cell
@@ -60,6 +63,7 @@ class MethodRequest:
         elsewhere: Photo data sets of another place, embedded by the model, for 'outside coverage'.
         frozen: Take the means of the snapshot's training photos for the joint model's prototypes: what its
             encoders give where they were trained on other photos than those of the snapshot.
+        urban: Level of regions inside which a photo is urban; None: see `method_settlement.settled`.
         name: First part of the evaluations' names; None: MODEL-method.
         wanted: Which rows.
         threshold_m: Radius of groups and differences, one of the protocol's.
@@ -78,6 +82,7 @@ class MethodRequest:
     datasets: list[str] | None = None
     elsewhere: list[str] | None = None
     frozen: bool = False
+    urban: str | None = None
     name: str | None = None
     wanted: Wanted = field(default_factory=Wanted)
     threshold_m: float = 200.0
@@ -111,6 +116,16 @@ def evaluate_method(conn: Connection, request: MethodRequest, out: Path) -> dict
     snapshot = stored_snapshot(conn, request.snapshot)
     found = _read(conn, request, snapshot)
     rows, main = build_rows(found.plan, found.joint, found.others, request.wanted)
+    product = product_of(
+        next(row for row in rows if row.key == main),
+        found.plan.fits,
+        request.model,
+        request.snapshot,
+        request.datasets,
+        frozen=request.frozen,
+    )
+    note = product_note(product, main, frozen=request.frozen)
+    found.plan.notes.extend([] if note is None else [note])
     counting = Counting(protocol, request.threshold_m, request.replicates, request.seed)
     store = Store(
         conn,
@@ -130,6 +145,7 @@ def evaluate_method(conn: Connection, request: MethodRequest, out: Path) -> dict
     document["confidence"] = confidence_of(
         conn, next(row for row in rows if row.key == main), found, snapshot, request.elsewhere
     )
+    document["product"] = product
     document["evaluations"] = evaluations
     document = dict(plain(document))
     document["files"] = [str(path) for path in _write(document, rows, photos, hits, counting, out)]
@@ -147,6 +163,8 @@ class Found:
         joint: The model that is judged.
         others: The other models.
         popular: Centre (lon, lat) of the most photographed cell.
+        settlement: What told urban from rural photos.
+        trained_on: Which snapshot each model learned from, and how many of the photos asked.
     """
 
     models: dict[str, ModelRow]
@@ -155,6 +173,8 @@ class Found:
     joint: Source
     others: dict[str, Source]
     popular: tuple[float, float] | None
+    settlement: dict[str, Any]
+    trained_on: dict[str, Any]
 
 
 def _check(request: MethodRequest, protocol: EvaluationProtocol) -> None:
@@ -191,11 +211,17 @@ def _read(conn: Connection, request: MethodRequest, snapshot: SnapshotRow) -> Fo
             f"No split of {', '.join(request.splits)} holds a photo.",
             hint=f"The snapshot has {snapshot.counts}.",
         )
+    photos, settlement = settled(conn, snapshot, photos, request.urban)
+    with_prototypes = [name for name, cells in prototypes.items() if cells is not None]
+    trained_on, notes = learned(conn, rows, snapshot, list(photos), with_prototypes)
+    plan_notes += notes
     for row in rows:
         missing = sum(int((~part.known[row.name]).sum()) for part in photos.values())
         if missing:
             plan_notes.append(f"Model {row.name} has not embedded {missing:,} asked photos: no answer.")
     val = read_photos(conn, snapshot, request.snapshot, "val", rows, level=level)
+    if len(val) > request.fit_photos:
+        plan_notes.append(f"Fits take {request.fit_photos:,} of {len(val):,} val photos, drawn by the seed.")
     plan = Plan(request.level, sampled(val, request.fit_photos, seed=request.seed), notes=plan_notes)
 
     def source(role: str) -> Source:
@@ -218,7 +244,7 @@ def _read(conn: Connection, request: MethodRequest, snapshot: SnapshotRow) -> Fo
     popular = None
     if joint.train is not None:
         popular = most_photographed_cell(joint.train.lon, joint.train.lat, request.level)
-    return Found(models, photos, plan, joint, others, popular)
+    return Found(models, photos, plan, joint, others, popular, settlement, trained_on)
 
 
 def _ask(
@@ -264,6 +290,7 @@ def _document(
     return {
         "name": name,
         "snapshot": snapshot.sha256,
+        "trained_on": found.trained_on,
         "models": {role: row.name for role, row in found.models.items()},
         "level": request.level,
         "prototype_level": request.level if joint.prototypes is None else joint.prototypes.level,
@@ -280,6 +307,7 @@ def _document(
             "with_prototype": len(below),
             "with_aerial": len(aerial),
         },
+        "settlement": found.settlement,
         "protocol": counting.protocol.as_record(),
         "fits": found.plan.fits,
         "notes": found.plan.notes,

@@ -28,16 +28,20 @@ from geofix.evaluation.method_rows import (
     vector_bytes,
 )
 from geofix.evaluation.protocols import EvaluationProtocol
-from geofix.localizers.density import DensityLocalizer
+from geofix.localize.kinds import Position
+from geofix.localize.positions import moving, refinement_fit
+from geofix.localizers.density import MODES, DensityLocalizer
 from geofix.localizers.ensemble import ensemble, localizer_of
 from geofix.localizers.knn import KnnLocalizer
-from geofix.localizers.point_estimates import PointEstimateLocalizer
 from geofix.localizers.popular import PopularLocalizer
-from geofix.localizers.refine import RefinedLocalizer, fit_refinement
 from geofix.log import get_logger
 from geofix.models import hybrid
 
-DENSITY_ANSWERS = 1  # as published; each further one costs 1.5 ms per photo
+DENSITY_ANSWERS = 1  # as published; each further one is another search for a maximum
+DENSITIES = {
+    "knn_density": "density of the nearest photos",
+    "knn_density_compat": "the same by the released grid",
+}
 
 _log = get_logger(__name__)
 
@@ -85,7 +89,7 @@ class Wanted:
     Attributes:
         radius_m: r of the point estimate with most mass, and of the choice of the main row.
         cap_m: d0 of the medoid.
-        density: The density maximum of nearest photos, beside the nearest photo.
+        density: The density maxima of nearest photos, in both modes, beside the nearest photo.
         ablations: Other recipes for kappa.
     """
 
@@ -175,18 +179,18 @@ def _photo_rows(
         )
     ]
     if wanted.density:
-        dense = DensityLocalizer(knn).scaled()
-        rows.append(
+        rows += [
             Row(
-                f"knn_density{suffix}",
-                f"density of the nearest photos, {label} (one answer)",
-                "knn_density",
+                f"{name}{suffix}",
+                f"{text}, {label} (one answer)",
+                name,
                 *base,
-                asking(dense, source.name, most=DENSITY_ANSWERS),
+                asking(DensityLocalizer(knn, MODES[name]).scaled(), source.name, most=DENSITY_ANSWERS),
                 "baseline",
                 size,
             )
-        )
+            for name, text in DENSITIES.items()
+        ]
     leaf = photos.s2_id.to_numpy(np.int64)
     ids, means, _ = cell_means(vectors, leaf, plan.level)
     codes = localizer_of(ids, means, name="cellmean")
@@ -241,7 +245,9 @@ def _hybrid_rows(plan: Plan, joint: Source, wanted: Wanted) -> tuple[Row | None,
         return codes_row(key, label, codes_of(parts[how], fit), names, role)
 
     # Likelihood can prefer what finds fewer photos: interpolated codes are smoother and draw more of them.
-    best = max(ways, key=lambda how: _val_recall(plan, row(how, how, how, fits[how]), wanted))
+    recall = {how: _val_recall(plan, row(how, how, how, fits[how]), wanted) for how in ways}
+    best = max(ways, key=recall.__getitem__)
+    plan.fits["upsampling_recall"] = recall
     plan.fits["fusion"] = {how: fit.as_dict() for how, fit in fits.items()}
     plan.fits["upsampling"] = best
 
@@ -319,36 +325,33 @@ def _estimates(plan: Plan, main: Row, wanted: Wanted) -> list[Row]:
     known = np.all([plan.val.known[name] for name in main.models], axis=0)
     queries, _ = asked_with(plan.val, main.models)
     start = main.temperature
-    refined, tried = fit_refinement(
-        main.codes, queries, plan.val.lon[known], plan.val.lat[known], start=start, cap_m=wanted.radius_m
+    fit = refinement_fit(
+        main.codes, queries, plan.val.lon[known], plan.val.lat[known], start, radius_m=wanted.radius_m
     )
-    plan.fits["refinement"] = {"temperature": refined, "mean_capped_error_m": tried}
-    made: list[tuple[str, str, RefinedLocalizer | PointEstimateLocalizer]] = [
-        ("refined", "moved within the neighbouring cells", RefinedLocalizer(main.codes, refined)),
-        (
-            "mass",
-            f"position with most mass within {wanted.radius_m:g} m",
-            PointEstimateLocalizer(main.codes, start, "mass", wanted.radius_m, name="cellcode_mass"),
-        ),
-        (
-            "medoid",
-            f"medoid, distances capped at {wanted.cap_m:g} m",
-            PointEstimateLocalizer(main.codes, start, "medoid", wanted.cap_m, name="cellcode_medoid"),
-        ),
-    ]
-    return [
-        Row(
-            f"{main.key}_{key}",
-            f"{main.key}, {label}",
-            localizer.name,
-            main.models,
-            main.level,
-            asking(localizer, *main.models),
-            "variant",
-            main.stored_bytes,
+    plan.fits["refinement"] = fit
+    labels: dict[Position, str] = {
+        "refined": "moved within the neighbouring cells",
+        "mass": f"position with most mass within {wanted.radius_m:g} m",
+        "medoid": f"medoid, distances capped at {wanted.cap_m:g} m",
+    }
+    rows = []
+    for kind, label in labels.items():
+        localizer = moving(
+            kind, main.codes, start, fit["temperature"], radius_m=wanted.radius_m, cap_m=wanted.cap_m
         )
-        for key, label, localizer in made
-    ]
+        rows.append(
+            Row(
+                f"{main.key}_{kind}",
+                f"{main.key}, {label}",
+                localizer.name,
+                main.models,
+                main.level,
+                asking(localizer, *main.models),
+                "variant",
+                main.stored_bytes,
+            )
+        )
+    return rows
 
 
 def _ensemble(plan: Plan, first: Source, second: Source) -> list[Row]:

@@ -86,10 +86,15 @@ def draw_roc(file: Path, curves: dict[str, Any]) -> None:
         axes.plot(curve["false_positive"], curve["true_positive"], color=colour, linewidth=1.4, label=label)
         point = curve["at_threshold"]
         axes.plot(point["false_positive"], point["true_positive"], "o", color=colour, markersize=5)
+        point = curve["at_shipped"]
+        axes.plot(point["false_positive"], point["true_positive"], "x", color=colour, markersize=6)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_xlabel("photos outside taken for covered, percent")
     axes.set_ylabel("covered photos kept, percent")
-    axes.set_title("'outside my coverage' by the best score; dots: threshold fitted on val", fontsize=8)
+    axes.set_title(
+        "'outside my coverage' by the best score; dots: fitted on val for this; crosses: as shipped",
+        fontsize=8,
+    )
     axes.legend(fontsize=7, loc="lower right")
     figure.savefig(file)

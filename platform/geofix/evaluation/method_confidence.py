@@ -13,6 +13,7 @@ from geofix.errors import BadInputError, UsageError
 from geofix.evaluation import confidence_report as report
 from geofix.evaluation.method_data import Photos
 from geofix.evaluation.method_rows import Row
+from geofix.localize.confidence import CoverageFit
 from geofix.localize.credible import cell_km2
 
 if TYPE_CHECKING:
@@ -84,7 +85,11 @@ def _outside(
     elsewhere: list[str] | None,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Threshold fitted on val, and curves on photos of held-out blocks and of another place."""
+    """Threshold fitted on val, and curves on photos of held-out blocks and of another place.
+
+    That threshold is fitted with the held-out blocks taken out. What a code set is stored with, and
+    `geofix localize` uses, is fitted with them: both are shown on the same photos.
+    """
     assert row.codes is not None
     val, asked = found.plan.val, list(found.photos.values())
     held = np.unique(np.concatenate([part.block[part.unseen] for part in (val, *asked)]))
@@ -107,9 +112,9 @@ def _outside(
         )
     else:
         notes.append("No photos of another place were named: outside coverage is shown on held-out blocks.")
-    fit = outside.fit
+    fit, shipped = outside.fit, _shipped(found.plan.fits, row.codes.scale)
     curves = {
-        name: report.roc(inside, scores, fit.threshold)
+        name: report.roc(inside, scores, fit.threshold, shipped)
         for name, scores in compared.items()
         if len(scores) and len(inside)
     }
@@ -118,8 +123,21 @@ def _outside(
         "threshold": fit.threshold,
         "fitted_inside": fit.covered,
         "fitted_outside": fit.uncovered,
+        "shipped": {
+            "slope": shipped.slope,
+            "threshold": shipped.threshold,
+            "fitted_inside": shipped.covered,
+            "fitted_outside": shipped.uncovered,
+        },
         "curves": curves,
     }
+
+
+def _shipped(fits: dict[str, Any], scale: float) -> CoverageFit:
+    """The fit on all searched cells, as `calibrate_code_set` makes it, in units of the score."""
+    fit = CoverageFit(**fits["confidence"]["coverage"])
+    slope = None if fit.slope is None else fit.slope / scale
+    return CoverageFit(slope, fit.threshold * scale, fit.covered, fit.uncovered)
 
 
 def _scores(outside: report.Outside, part: Photos, model: str) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geofix.codes.means import prototype_means
 from geofix.codes.recipes import aerial_vectors, unit
+from geofix.codes.thinning import thinned
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries import prototypes as prototype_queries
@@ -61,6 +62,7 @@ class Photos:
         unseen: (n,) taken in a block that holds no training photo.
         block: (n,) cell of the snapshot's block level.
         country: (n,) code, "" where unknown.
+        settlement: (n,) `urban` or `rural`, or a third by density; "" until `method_settlement` fills it in.
         nearest_m: (n,) metres to the nearest training photo, NaN without any.
         training_photos: (n,) training photos in the photo's own prototype cell.
         vectors: Embeddings by model name, (n, D) float32; rows of photos that the model did not embed are 0.
@@ -77,6 +79,7 @@ class Photos:
     unseen: NDArray[np.bool_]
     block: NDArray[np.int64]
     country: NDArray[Any]
+    settlement: NDArray[Any]
     nearest_m: NDArray[np.float64]
     training_photos: NDArray[np.int64]
     vectors: dict[str, NDArray[np.float32]]
@@ -129,6 +132,7 @@ def read_photos(
         unseen=unseen,
         block=block,
         country=_countries(directory, split, ids),
+        settlement=np.full(len(ids), "", object),
         nearest_m=nearest,
         training_photos=counts,
         vectors=vectors,
@@ -140,7 +144,7 @@ def sampled(photos: Photos, most: int, *, seed: int = 0) -> Photos:
     """At most so many photos, drawn alike from all, so that their mix stays."""
     if len(photos) <= most:
         return photos
-    rows = np.sort(np.random.default_rng(seed).choice(len(photos), most, replace=False))
+    rows = thinned(np.arange(len(photos)), most, seed=seed)
     taken = {
         name: getattr(photos, name)[rows]
         for name in Photos.__dataclass_fields__

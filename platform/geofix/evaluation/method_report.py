@@ -22,7 +22,7 @@ def markdown_report(document: Document, pictures: Sequence[str]) -> str:
         lines += _split(document, split)
     lines += _differences(document)
     lines += _by(document)
-    lines += _fits(document["fits"])
+    lines += _fits(document["fits"], document["main"], document["product"])
     if document["confidence"]:
         lines += _confidence(document["confidence"])
     for picture in pictures:
@@ -110,12 +110,24 @@ def _differences(document: Document) -> list[str]:
     return lines
 
 
+def _settlement(found: dict[str, Any]) -> str:
+    if found["by"] == "regions":
+        return f"regions of level `{found['level']}` (inside: urban)"
+    low, high = found["per_km2"]
+    return (
+        f"photos of the snapshot per km2 of the surrounding L{found['level']} cell (thirds of the photos: "
+        f"thin up to {low:,.1f}, dense above {high:,.1f}; a stand-in for rural and urban, which no region "
+        "says)"
+    )
+
+
 def _by(document: Document) -> list[str]:
     radius = key(document["threshold_m"])
     lines = []
     groups = {
         f"photos of the cell (L{document['prototype_level']}) in the training set": "photos_per_cell",
         "country": "country",
+        _settlement(document["settlement"]): "settlement",
     }
     for title, name in groups.items():
         lines += _grouped(
@@ -150,7 +162,7 @@ def _grouped(document: Document, title: str, pick: Any) -> list[str]:
     return ["", f"## {title}", "", *grid(head, rows)]
 
 
-def _fits(fits: dict[str, Any]) -> list[str]:
+def _fits(fits: dict[str, Any], main: str, product: dict[str, Any]) -> list[str]:
     lines = ["", "## Fitted on val"]
     recipes = [
         *((f"hybrid, {how}", fit) for how, fit in fits.get("fusion", {}).items()),
@@ -163,7 +175,10 @@ def _fits(fits: dict[str, Any]) -> list[str]:
         rows = [[name, *(f"{fit[n]:.4g}" for n in names), f"{fit['queries']:,}"] for name, fit in recipes]
         lines += ["", *grid(head, rows)]
     if "upsampling" in fits:
-        lines += ["", f"Prototypes by {fits['upsampling']}: it finds more photos of val."]
+        shares = ", ".join(f"{how} {number(share)} %" for how, share in fits["upsampling_recall"].items())
+        lines += ["", f"Prototypes by {fits['upsampling']}, by the photos of val that are found: {shares}."]
+    if product["command"] is not None:
+        lines += ["", f"The row {main} as a code set: `{product['command']}`"]
     if "refinement" in fits:
         found = fits["refinement"]
         tried = ", ".join(f"{t}: {metres:.1f} m" for t, metres in found["mean_capped_error_m"].items())
@@ -217,18 +232,31 @@ def _confidence(confidence: dict[str, Any]) -> list[str]:
                 number(curve["auc"], 3),
                 number(curve["at_threshold"]["true_positive"]),
                 number(curve["at_threshold"]["false_positive"]),
+                number(curve["at_shipped"]["true_positive"]),
+                number(curve["at_shipped"]["false_positive"]),
             ]
             for name, curve in curves.items()
         ]
         names = ["outside photos", "inside", "outside", "AUC", "inside kept", "outside let through"]
+        names += ["as shipped: inside kept", "outside let through"]
         text = (
             "Outside my coverage: held-out blocks are taken out of the search, so that their photos lie "
-            "outside; the best score tells, its threshold is fitted on val."
+            "outside; the best score tells, its threshold is fitted on val. As shipped: by the threshold "
+            "that a code set is stored with and `geofix localize` uses, fitted on val with these blocks "
+            f"searched ({_fitted(confidence['outside']['shipped'])})."
         )
         lines += ["", text, "", *grid(names, rows)]
     for note in confidence.get("notes", []):
         lines += ["", f"- {note}"]
     return lines
+
+
+def _fitted(shipped: dict[str, Any]) -> str:
+    if shipped["slope"] is None:
+        return (
+            f"all {shipped['fitted_inside']:,} lie in searched cells: the score that 5 % of them stay below"
+        )
+    return f"{shipped['fitted_inside']:,} in searched cells, {shipped['fitted_outside']:,} not"
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

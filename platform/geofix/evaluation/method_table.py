@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geofix.evaluation.method_data import Photos
 from geofix.evaluation.method_hits import Hits, difference, interval, mean_percent
 from geofix.evaluation.method_rows import Row
+from geofix.evaluation.method_settlement import GROUPS
 from geofix.evaluation.metrics import key, nearest_distance_groups
 from geofix.evaluation.protocols import EvaluationProtocol
 
@@ -80,6 +81,7 @@ def _row(
         "by": {
             "photos_per_cell": _groups(photos[whole], hits[whole], counts_groups(photos[whole]), counting),
             "country": _groups(photos[whole], hits[whole], country_groups(photos[whole]), counting),
+            "settlement": _groups(photos[whole], hits[whole], settlement_groups(photos[whole]), counting),
             "training_distance": {
                 name: _groups(part, hits[name], nearest_distance_groups(part.nearest_m), counting)
                 for name, part in photos.items()
@@ -134,6 +136,11 @@ def country_groups(photos: Photos) -> dict[str, NDArray[np.bool_]]:
     """Masks by country; photos without one are `unknown`."""
     names = np.where(photos.country == "", "unknown", photos.country).astype(str)
     return {str(name): names == name for name in np.unique(names)}
+
+
+def settlement_groups(photos: Photos) -> dict[str, NDArray[np.bool_]]:
+    """Masks of urban and rural photos, or of the thirds by density."""
+    return {name: photos.settlement == name for name in GROUPS}
 
 
 def harmonic_mean(shares: list[float | None]) -> float | None:

@@ -20,6 +20,7 @@ Comparison = Literal["<=", "<"]
 MissingPolicy = Literal["wrong", "drop"]
 Earth = Literal["sphere", "wgs84"]
 SameAuthor = Literal["kept", "excluded"]
+_CHANGED = ", changed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class EvaluationProtocol:
             radii = getattr(self, key)
             if not radii or min(radii) <= 0:
                 raise UsageError(f"Protocol {self.name!r}: {key}={radii} must hold positive radii.")
-        if self.radius_km <= 0 or self.geoscore_scale_km <= 0:
+        if not (0 < self.radius_km < np.inf and 0 < self.geoscore_scale_km < np.inf):
             raise UsageError(
                 f"Protocol {self.name!r}: the earth's radius and the score's scale must be positive."
             )
@@ -115,6 +116,31 @@ class EvaluationProtocol:
     def with_missing(self, missing: MissingPolicy) -> EvaluationProtocol:
         """The same protocol under another policy for missing answers."""
         return replace(self, missing=missing)
+
+    def showing(self, crops: str) -> EvaluationProtocol:
+        """The same protocol with what a localizer was shown of a photo.
+
+        One that is named for other crops is then called `NAME, changed`; geofix's own leaves them to the
+        localizer.
+        """
+        if crops == self.crops:
+            return self
+        keeps = self.name == EvaluationProtocol.name or self.name.endswith(_CHANGED)
+        return replace(self, crops=crops, name=self.name if keeps else f"{self.name}{_CHANGED}")
+
+    @property
+    def marks(self) -> list[str]:
+        """What names of evaluations end in, to be told apart by how they count; nothing for geofix's own."""
+        name = self.name.removesuffix(_CHANGED)
+        base = PROTOCOLS.get(name, EvaluationProtocol())
+        found = [] if name == EvaluationProtocol.name else [name]
+        if self.distance != base.distance:
+            found.append("wgs84" if self.earth == "wgs84" else f"{self.radius_km:.10g}km")
+        if self.comparison != base.comparison:
+            found.append("strict" if self.comparison == "<" else "inclusive")
+        if self.missing != base.missing:
+            found.append(f"missing-{self.missing}")
+        return found
 
 
 def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -173,7 +199,20 @@ def protocol_of(
     if radius is not None:
         changes |= _earth(radius)
     changed = replace(found, **{key: value for key, value in changes.items() if value is not None})
-    return found if changed == found else replace(changed, name=f"{name}, changed")
+    return found if changed == found else replace(changed, name=f"{name}{_CHANGED}")
+
+
+def endings(
+    protocol: EvaluationProtocol, *, exclude_author: bool = False, crops: str | None = None
+) -> list[str]:
+    """What the name of an evaluation ends in that was not asked as usual.
+
+    Args:
+        protocol: How it counts.
+        exclude_author: Photos of a photo's own author are passed over.
+        crops: Parts of a photo that were shown, by the name of the policy.
+    """
+    return [*(["other-authors"] if exclude_author else []), *([crops] if crops else []), *protocol.marks]
 
 
 def _earth(radius: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def measure(conn: Connection, name: str) -> dict[str, Any]:
         trivial_m=trivial,
     )
     metrics["by_training_distance"] = by_training_distance(errors[:, 0], truth, protocol)
-    queries.set_metrics(conn, row["evaluation_id"], metrics)
+    metrics = queries.set_metrics(conn, row["evaluation_id"], metrics)
     return {"evaluation": name, "localizer": row["localizer"], "split": row["split"], **metrics}
 
 

@@ -44,7 +44,7 @@ def without_own_author(
     if not isinstance(localizer, KnnLocalizer | DensityLocalizer):
         raise UsageError(
             f"Localizer {localizer.name} does not search photos, so none can be passed over.",
-            hint="Use --exclude-author with knn or knn_density.",
+            hint="Use --exclude-author with knn, knn_density or knn_density_compat.",
         )
     authors = snapshot_authors(conn, snapshot_id)
     groups = author_groups(authors)

@@ -19,7 +19,7 @@ from geofix.database.queries.models import ModelRow
 from geofix.database.queries.snapshots import SnapshotRow
 from geofix.errors import BadInputError, TransientError, UsageError
 from geofix.evaluation.compare import compare_errors, counting
-from geofix.evaluation.protocols import EvaluationProtocol
+from geofix.evaluation.protocols import EvaluationProtocol, endings, protocol_of
 from geofix.evaluation.run import Request, run_evaluation
 from geofix.evaluation.same_author import without_own_author
 from geofix.ingest.region_text import region_ewkb
@@ -69,6 +69,10 @@ def prepare(
     k: int = 100,
     exclude_author: bool = False,
     crops: str | None = None,
+    protocol: str = "geofix",
+    radius: str | None = None,
+    comparison: str | None = None,
+    missing: str | None = None,
     fit: Callable[..., Fitted] = fit_localizer,
 ) -> Prepared:
     """Look up what is named and fit the localizer.
@@ -84,15 +88,21 @@ def prepare(
         level: S2 level without a code set.
         within: Only answers in this region (LEVEL:CODE, file or WKT).
         k: Candidates kept per photo.
-        exclude_author: A photo may not find training photos of its own author (knn and knn_density).
+        exclude_author: A photo may not find training photos of its own author (`knn`, `knn_density*`).
         crops: Parts of a photo that a trained classifier is shown: single, five-max or ten-mean.
+        protocol: How to count, by name (`geofix.evaluation.protocols`), with the crops that were shown.
+        radius: Of the earth in kilometres, or `ellipsoidal`; None: the protocol's.
+        comparison: `<=` or `<`; None: the protocol's.
+        missing: `wrong` or `drop`; None: the protocol's.
         fit: What fits the localizer, with the parameters of `fit_localizer`.
 
     Raises:
-        UsageError: Neither model nor code set is named, or the localizer does not search photos.
+        UsageError: Neither model nor code set is named, the localizer does not search photos, or the
+            protocol is unknown.
         BadInputError: Authors are to be excluded and none is known.
         TransientError: The code set was refreshed at this moment.
     """
+    rules = protocol_of(protocol, radius=radius, comparison=comparison, missing=missing)
     row = stored_snapshot(conn, snapshot)
     chosen, codes = (None, None) if code_set is None else code_queries.find_with_stamp(conn, code_set)
     if chosen is not None:
@@ -106,17 +116,16 @@ def prepare(
     fitted = fit(conn, localizer, model_row, row.snapshot_id, level=level, code_set=chosen)
     if chosen is not None and code_queries.find_with_stamp(conn, chosen.name)[1] != codes:
         raise TransientError(f"Codes of {chosen.name} were replaced at this moment.", hint="Try again.")
-    asked, exclude, protocol = fitted.localizer, None, EvaluationProtocol()
+    asked, exclude, shown = fitted.localizer, None, "single"
     if exclude_author:
         asked, exclude = without_own_author(conn, cast(Localizer, fitted.localizer), row.snapshot_id)
-        protocol = replace(protocol, same_author="excluded")
+        rules = replace(rules, same_author="excluded")
     if crops is not None:
-        asked, protocol = _with_crops(asked, protocol, crops)
+        asked, shown = _with_crops(asked, crops)
     region = None if within is None else region_ewkb(conn, within)
     parts = [localizer, code_set or f"{model_row.name}-l{level}", split]
     request = Request(
-        name=name
-        or "-".join([*parts, *(["other-authors"] if exclude_author else []), *([crops] if crops else [])]),
+        name=name or "-".join([*parts, *endings(rules, exclude_author=exclude_author, crops=crops)]),
         localizer=asked,
         split=split,
         level=fitted.level,
@@ -126,7 +135,7 @@ def prepare(
         k=k,
         temperature=None if chosen is None else chosen.temperature,
         config={"localizer": localizer, "within": within} | ({} if codes is None else {"codes": codes}),
-        protocol=protocol,
+        protocol=rules.showing(shown),
         exclude=exclude,
     )
     return Prepared(request, model_row, row)
@@ -265,10 +274,8 @@ def _protocol(row: dict[str, Any]) -> EvaluationProtocol:
     return replace(stored, comparison=row["comparison"], missing=row["missing_policy"])
 
 
-def _with_crops(
-    localizer: Localizer | PhotoLocalizer, protocol: EvaluationProtocol, name: str
-) -> tuple[Localizer | PhotoLocalizer, EvaluationProtocol]:
-    """The localizer that looks at these parts of a photo, and the protocol that says so.
+def _with_crops(localizer: Localizer | PhotoLocalizer, name: str) -> tuple[Localizer | PhotoLocalizer, str]:
+    """The localizer that looks at these parts of a photo, and how a protocol records them.
 
     Raises:
         UsageError: It looks at embeddings, or the crops are unknown.
@@ -279,7 +286,7 @@ def _with_crops(
             f"Localizer {localizer.name} does not look at parts of a photo.",
             hint="Leave --crops out; it is for trained classifiers.",
         )
-    return localizer.with_crops(policy), replace(protocol, crops=policy.told)
+    return localizer.with_crops(policy), policy.told
 
 
 def _clusters(

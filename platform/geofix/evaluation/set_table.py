@@ -159,12 +159,7 @@ def add_predictions(
                 note=_short_of(table.photo_set, found["n"]),
             )
         )
-    same = checks.find_duplicate_predictions(list(predictions.values()), columns)
-    table.warnings += [
-        f"{d.a.name} and {d.b.name} are practically one file: {d.equal_percent:.1f} % of {d.shared} answers "
-        "agree."
-        for d in same
-    ]
+    table.warnings += checks.copy_warnings(list(predictions.values()), columns)
 
 
 def add_humans(table: SetTable, results: Sequence[HumanResult], protocol: EvaluationProtocol) -> None:
@@ -203,6 +198,8 @@ def add_bounds(
             "Bounds need the positions of the photos.",
             hint="Give --truth, or a set whose evaluations are in the database.",
         )
+    for classes in partitions.values():
+        table.warnings += [text for text in classes.warnings if text not in table.warnings]
     rules = protocol_fields(protocol.with_missing("wrong")) | {"crops": None, "same_author": None}
     for name, bounds in bounds_of(lon, lat, partitions, protocol=protocol).items():
         for bound, found in bounds.items():
@@ -240,15 +237,18 @@ def add_published(table: SetTable) -> None:
         table.sources[result.source] = result.title
 
 
-def positions_of(truth: Path, columns: Mapping[str, str] | None = None) -> tuple[list[float], list[float]]:
-    """Longitudes and latitudes of a truth file.
+def positions_of(
+    table: SetTable, truth: Path, columns: Mapping[str, str] | None = None, *, check_axes: bool = True
+) -> tuple[list[float], list[float]]:
+    """Longitudes and latitudes of a truth file; what is odd about it goes into the table's warnings.
 
     Raises:
         BadInputError: As `read_photo_table`.
     """
     known = {name: column for name, column in (columns or {}).items() if not name.startswith("pred_")}
-    found = read_photo_table(truth, columns=known).positions
-    return found.lon.tolist(), found.lat.tolist()
+    found = read_photo_table(truth, columns=known, check_axes=check_axes)
+    table.warnings += [text for text in found.warnings if not any(t.endswith(text) for t in table.warnings)]
+    return found.positions.lon.tolist(), found.positions.lat.tolist()
 
 
 def protocol_fields(protocol: EvaluationProtocol) -> dict[str, str | None]:

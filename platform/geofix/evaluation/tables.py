@@ -30,9 +30,16 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "gps_accuracy_m": ("gps_accuracy_m",),
 }
 _BLANK = {"", "nan", "na", "n/a", "none", "null", "-", "--", "nat", "<na>"}
+# A summary word alone, before a sign that numbers or units follow, or as part of a name such as mean_km.
 _SUMMARY = re.compile(
-    r"^\W*(mean|median|average|avg|total|totals|sum|count|n|acc|accuracy|recall|score|geoscore|overall|std|all|"
-    r"result|results|summary|street|city|region|country|continent)\b",
+    r"^[^\w/\\]*(mean|median|average|avg|total|totals|sum|count|n|acc|accuracy|recall|score|geoscore|overall|std|"
+    r"all|result|results|summary|street|city|region|country|continent)"
+    r"([^\w/\\]*$|[\s:=@(\[%<>|±]|-level\b|[\W_]*[\d.]*\s*km\b)",
+    re.IGNORECASE,
+)
+# Paths below a folder and names of files are photos, whatever word they begin with.
+_FILE = re.compile(
+    r"[^\W\d][/\\]|\.(jpe?g|jpe|jfif|mpo|png|webp|heic|heif|hif|avif|tiff?|bmp|gif|jp2|dng)\s*$",
     re.IGNORECASE,
 )
 _SPREADSHEET = re.compile(r"^\d(\.\d+)?E\+\d+$", re.IGNORECASE)
@@ -236,9 +243,13 @@ def _drop_footers(frame: pd.DataFrame, used: Mapping[str, str]) -> tuple[pd.Data
 
 
 def _is_footer(identifier: str, lat: str, lon: str) -> bool:
-    if identifier.startswith("#") or identifier.lower() in _BLANK or _SUMMARY.match(identifier):
+    if identifier.startswith("#") or identifier.lower() in _BLANK or _is_summary(identifier):
         return True
-    return any(v.endswith("%") or _SUMMARY.match(v) for v in (lat, lon) if v.lower() not in _BLANK)
+    return any(v.endswith("%") or _is_summary(v) for v in (lat, lon) if v.lower() not in _BLANK)
+
+
+def _is_summary(text: str) -> bool:
+    return _SUMMARY.match(text) is not None and _FILE.search(text) is None
 
 
 def _check_ids(ids: pd.Series, path: Path) -> None:

@@ -176,13 +176,13 @@ class SemanticMaps:
 
     def __init__(self, place: Path, classes: ClassList | None = None) -> None:
         self.place = place
+        if not place.exists():
+            raise NotFoundError(f"Semantic maps {place} do not exist.", hint="Correct `semantics.maps`.")
         folder = place if place.is_dir() else place.parent
         beside = folder / CLASSES
         self.classes = read_class_list(beside) if classes is None else classes
         if classes is not None and beside.is_file():
             _same(read_class_list(beside), classes, beside)
-        if not place.exists():
-            raise NotFoundError(f"Semantic maps {place} do not exist.", hint="Correct `semantics.maps`.")
         rows = _of_folder(place) if place.is_dir() else _of_table(place)
         self._files: PhotoTable[Path] = PhotoTable(rows, str(place))
         if not len(self._files):
@@ -220,11 +220,34 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _of_table(path: Path) -> Iterator[tuple[str, Path]]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"photo", "map"} <= set(reader.fieldnames or ()):
-            found = ", ".join(reader.fieldnames or ()) or "none"
-            raise BadInputError(f"{path} has columns {found}; photo and map are needed.")
-        for row in reader:
-            if row["photo"] and row["map"]:
-                yield row["photo"], path.parent / row["map"]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not {"photo", "map"} <= set(reader.fieldnames or ()):
+                found = ", ".join(reader.fieldnames or ()) or "none"
+                raise BadInputError(f"{path} has columns {found}; photo and map are needed.")
+            for row in reader:
+                if row["photo"] and row["map"]:
+                    yield row["photo"], path.parent / row["map"]
+    except UnicodeDecodeError as error:
+        line, text = _not_utf8(path)
+        raise BadInputError(
+            f"{path}, line {line}: {text!r} is no UTF-8, so the list of semantic maps cannot be read.",
+            hint="Save it as CSV with UTF-8 encoding.",
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise BadInputError(
+            f"{path} is no list of semantic maps: {error}.",
+            hint="Give a CSV file with columns photo and map, or a folder of maps.",
+        ) from error
+
+
+def _not_utf8(path: Path) -> tuple[int, bytes]:
+    """The first line that is no UTF-8, with its beginning."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number, line.strip()[:60]
+    return 1, b""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from geofix.evaluation.protocol_options import AskedOptions, refuse_own_author
 from geofix.jobs.specs import AbsolutePath, Chunks, Level, Specification, Structured, Work, register
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ CropsName = Annotated[str, AfterValidator(_known_crops)]
 
 
 @register
-class Evaluate(Specification):
+class Evaluate(AskedOptions, Specification):
     """Let a localizer answer every photo of a split, store the answers, measure them.
 
     Above `chunk` photos it becomes a container: an evaluation in the making, chunks that answer a range of S2
@@ -68,6 +69,8 @@ class Evaluate(Specification):
             raise ValueError("model or code_set is missing: whose embeddings?")
         if self.into is None and self.span is not None:
             raise ValueError("into is missing: whose range is span?")
+        if self.exclude_author:
+            refuse_own_author([self.localizer])
         return self
 
     def chunks(self, work: Work) -> Chunks | None:

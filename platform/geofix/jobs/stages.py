@@ -9,6 +9,7 @@ from pydantic import Field
 from geofix.database.queries.codes import CodeSet, find_code_set
 from geofix.errors import NotFoundError
 from geofix.jobs.specs import AbsolutePath, Level, Several, Specification, Work, register
+from geofix.localize.kinds import Position
 
 
 @register
@@ -104,6 +105,7 @@ class Localize(Specification):
     code_set: str
     within: str | None = None
     k: int = Field(10, ge=1, le=1000)
+    position: Position = "centre"
 
     def run(self, work: Work) -> dict[str, Any]:
         """Answer all photos; one that cannot be read gets an error in place of an answer."""
@@ -112,7 +114,13 @@ class Localize(Specification):
 
         with warm_searcher(work.conn, self.code_set) as searcher:
             answers = localize_photos(
-                work.conn, self.photos, self.code_set, within=self.within, k=self.k, searcher=searcher
+                work.conn,
+                self.photos,
+                self.code_set,
+                within=self.within,
+                k=self.k,
+                position=self.position,
+                searcher=searcher,
             )
         return {"answers": answers}
 

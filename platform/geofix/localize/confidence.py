@@ -5,7 +5,7 @@ Both are fitted on validation queries, stored as a dict with the code set, and u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from geofix.errors import BadInputError, UsageError
 
 _log = structlog.get_logger(module=__name__)
 _BINS = 16_384
+_QUERIES = 1024  # scored together: 64 MB
+_COUNTED = 16  # counted together: their counts stay in a processor's cache
 _T_RANGE = (1e-4, 10.0)
 _RIDGE = 1e-3  # keeps the logit finite where the two classes separate
 
@@ -66,6 +68,8 @@ class ConfidenceFit:
         queries: Validation queries whose true cell was in scope.
         cells: Cells in scope.
         coverage: The 'outside my coverage' fit.
+        photos_used: Validation photos that took part, in scope or not; None where nobody noted it.
+        photos_available: Those there were; where there are more, they were thinned out.
     """
 
     temperature: float
@@ -73,6 +77,8 @@ class ConfidenceFit:
     queries: int
     cells: int
     coverage: CoverageFit
+    photos_used: int | None = None
+    photos_available: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fit as plain JSON types."""
@@ -80,10 +86,10 @@ class ConfidenceFit:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConfidenceFit:
-        """Read what `as_dict` wrote."""
+        """Read what `as_dict` wrote, whether the fit of the refinement stands beside it or not."""
         try:
-            coverage = CoverageFit(**values["coverage"])
-            return cls(**{**values, "coverage": coverage})
+            own = {key: value for key, value in values.items() if key != "refinement"}
+            return cls(**{**own, "coverage": CoverageFit(**values["coverage"])})
         except (TypeError, KeyError) as error:
             raise BadInputError(
                 f"confidence fit {dict(values)!r} cannot be read: {error}.", hint="Fit it again on val."
@@ -95,7 +101,7 @@ def fit_confidence(
 ) -> ConfidenceFit:
     """Fit temperature and coverage on validation queries from seen and unseen blocks in their natural mix.
 
-    Memory: 64 KB per query and one block of scores, whatever the number of cells.
+    Memory: 64 KB per query in scope and 64 MB of scores, whatever the number of cells. Thin many queries out.
 
     Args:
         matrix: The codes that are searched.
@@ -116,10 +122,13 @@ def fit_confidence(
             f"none of {len(vectors)} validation queries ({len(rows)} true cells) lies in a searched cell.",
             hint="Fit on the validation split of the snapshot this code set was built from.",
         )
-    histogram = ScoreHistogram.of(matrix, vectors, ranges)
+    histogram = ScoreHistogram.of(matrix, vectors[inside], ranges)
     true_scores = _own_scores(matrix, vectors[inside], rows[inside])
-    temperature, nll = fit_temperature(histogram.take(inside), true_scores)
-    coverage = fit_coverage(histogram.best, inside)
+    temperature, nll = fit_temperature(histogram, true_scores)
+    best = np.empty(len(vectors))
+    best[inside] = histogram.best
+    best[~inside] = _extent(matrix, vectors[~inside], ranges)[0]
+    coverage = fit_coverage(best, inside)
     cells = matrix.cells_in_scope(ranges)
     return ConfidenceFit(temperature, nll, int(inside.sum()), cells, coverage)
 
@@ -143,27 +152,22 @@ class ScoreHistogram:
         cls, matrix: CellMatrix, queries: npt.NDArray[np.float32], ranges: Ranges | None
     ) -> ScoreHistogram:
         """Count all scores in scope in one pass, after one pass for their extent."""
-        low, high = np.inf, -np.inf
-        best = np.full(len(queries), -np.inf)
-        for _, scores in matrix.score_blocks(queries, ranges):
-            low, high = min(low, float(scores.min())), max(high, float(scores.max()))
-            best = np.maximum(best, scores.max(axis=1))
-        width = max(high - low, 1e-9) / _BINS
+        best, low = _extent(matrix, queries, ranges)
+        width = max(float(best.max()) - low, 1e-9) / _BINS
         counts = np.zeros((len(queries), _BINS), dtype=np.int32)
-        for _, scores in matrix.score_blocks(queries, ranges):
-            bins = np.clip((scores - low) / width, 0, _BINS - 1).astype(np.int64)
-            for query, row in enumerate(bins):
-                counts[query] += np.bincount(row, minlength=_BINS).astype(np.int32)
+        for part in _parts(len(queries), _QUERIES):
+            own = counts[part]
+            for _, scores in matrix.score_blocks(queries[part], ranges):
+                for some in _parts(len(own), _COUNTED):
+                    bins = np.clip((scores[some] - low) / width, 0, _BINS - 1).astype(np.int64)
+                    bins += _BINS * np.arange(len(bins))[:, None]
+                    own[some] += np.bincount(bins.ravel(), minlength=own[some].size).reshape(-1, _BINS)
         return cls(low + (np.arange(_BINS, dtype=np.float64) + 0.5) * width, counts, best)
 
     @property
     def width(self) -> float:
         """Width h of a bin."""
         return float(self.centres[1] - self.centres[0])
-
-    def take(self, rows: npt.NDArray[np.bool_]) -> ScoreHistogram:
-        """Some of the queries."""
-        return ScoreHistogram(self.centres, self.counts[rows], self.best[rows])
 
     def log_partition(self, temperature: float) -> npt.NDArray[np.float64]:
         """Sum of exp(s_i / T), its logarithm (q,); off by at most h / 2T (h: width of a bin)."""
@@ -174,6 +178,23 @@ class ScoreHistogram:
             terms = np.exp((self.centres[used] - top) / temperature)
             out[query] = top / temperature + np.log(terms @ counts[used])
         return out
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, start + size)
+
+
+def _extent(
+    matrix: CellMatrix, queries: npt.NDArray[np.float32], ranges: Ranges | None
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Largest score of each query (q,), and the smallest of all."""
+    best, low = np.full(len(queries), -np.inf), np.inf
+    for part in _parts(len(queries), _QUERIES):
+        for _, scores in matrix.score_blocks(queries[part], ranges):
+            low = min(low, float(scores.min()))
+            best[part] = np.maximum(best[part], scores.max(axis=1))
+    return best, low
 
 
 def fit_temperature(histogram: ScoreHistogram, true_scores: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -31,6 +31,8 @@ from geofix.ingest.region_text import region_ewkb
 from geofix.localize.confidence import ConfidenceFit, Posterior, posterior
 from geofix.localize.credible import credible_regions
 from geofix.localize.evidence import score_parts
+from geofix.localize.kinds import known_position
+from geofix.localize.positions import CENTRE, Mover, mass_within
 from geofix.localizers.code_set import NAMES
 from geofix.localizers.scope import ranges_inside
 from geofix.models.encoder import Encoder
@@ -56,6 +58,11 @@ class Searcher:
     matrix: CellMatrix
     fit: ConfidenceFit | None
 
+    def mover(self, position: str) -> Mover:
+        """The way to the position that is asked for; see `Mover.of`."""
+        temperature = None if self.fit is None else self.fit.temperature * self.code_set.scale
+        return Mover.of(position, self.code_set, self.matrix, temperature)
+
     @classmethod
     def load(cls, conn: Connection, name: str) -> Searcher:
         """Read codes and weights of a ready code set.
@@ -77,6 +84,7 @@ def localize_photos(
     *,
     within: str | None = None,
     k: int = 10,
+    position: str = "centre",
     searcher: Searcher | None = None,
 ) -> list[dict[str, Any]]:
     """Answer each photo with ranked candidates; the caller commits.
@@ -90,17 +98,22 @@ def localize_photos(
         code_set: Name of a ready code set.
         within: Search only inside this region (LEVEL:CODE, file or WKT).
         k: Candidates per photo.
+        position: What the one position of an answer is, one of `kinds.POSITIONS`.
         searcher: Loaded before, to answer many calls.
 
     Returns:
         One document per photo, in order, as `geofix localize --json` prints.
 
     Raises:
-        BadInputError: No photo was given or could be read at all, or the region holds no cell.
+        UsageError: There is no such position.
+        BadInputError: No photo was given or could be read at all, the region holds no cell, or the position
+            needs probabilities and the code set has none.
     """
+    known_position(position)
     if not photos:
         raise BadInputError("No photo was given.", hint="Name image files.")
     used = searcher or Searcher.load(conn, code_set)
+    mover = used.mover(position)
     region = None if within is None else region_ewkb(conn, within)
     ranges = None if region is None else ranges_inside(used.matrix.ids, shapely.from_wkb(region))
     if ranges is not None and not len(ranges):
@@ -121,7 +134,7 @@ def localize_photos(
             hint="Give image files.",
         )
     return [
-        _answer(conn, used, photo, vectors[i], k, region, ranges)
+        _answer(conn, used, photo, vectors[i], k, region, ranges, mover)
         if i in vectors
         else {"photo": str(photo), "error": failures.get(i, "not embedded")}
         for i, photo in enumerate(photos)
@@ -136,6 +149,7 @@ def _answer(
     k: int,
     region: bytes | None,
     ranges: NDArray[np.int64] | None,
+    mover: Mover = CENTRE,
 ) -> dict[str, Any]:
     """Search, weigh and store one photo."""
     half = np.asarray(vector, np.float16)
@@ -160,11 +174,17 @@ def _answer(
         {**item, "region": code, "parts": parts.get(cell)}
         for item, code, cell in zip(candidates, countries, cells, strict=True)
     ]
+    lon, lat = candidates[0]["lon"], candidates[0]["lat"]
+    if mover.localizer is not None:
+        lon, lat = mover.position(half, ranges, get_settings().finest_level)
     best_score = rows[0][5] / used.code_set.scale
     in_coverage = None if used.fit is None else bool(used.fit.coverage.in_coverage([best_score])[0])
     answer = {
         "photo": str(photo),
-        "position": {"lon": candidates[0]["lon"], "lat": candidates[0]["lat"]},
+        "position": {"lon": lon, "lat": lat},
+        "position_kind": mover.kind,
+        "position_note": mover.note,
+        "confidence_200m": None if chances is None else mass_within(chances, lon, lat),
         "candidates": candidates,
         "credible": {} if chances is None else _credible(chances),
         "search": {"method": rows[0][6], "cells_in_scope": rows[0][7]},

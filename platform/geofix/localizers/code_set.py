@@ -47,7 +47,11 @@ class CodeSetLocalizer:
             raise NotFoundError(
                 f"Code set {code_set.name} is {code_set.state}.", hint="Wait, or build it again."
             )
-        matrix = host_matrix(conn, code_set)
+        return cls.of(host_matrix(conn, code_set), code_set)
+
+    @classmethod
+    def of(cls, matrix: CellMatrix, code_set: CodeSet) -> CodeSetLocalizer:
+        """Of codes that were read before."""
         return cls(matrix, code_set.scale, NAMES.get(code_set.recipe, code_set.recipe))
 
     def localize(self, embeddings: npt.NDArray[Any], k: int, ranges: Ints | None = None) -> Candidates:

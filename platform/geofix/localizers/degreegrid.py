@@ -9,6 +9,8 @@ outermost edge (longitude -180, latitude -90) counts in the first cell instead o
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from geofix.localizers.base import Floats, Ints
@@ -48,15 +50,23 @@ def _stage(
 ) -> tuple[float, float, float]:
     """Largest cell of one blurred grid.
 
-    A sum of separable kernels is evaluated at every cell it can reach, which equals blurring the whole grid
-    with zeros outside: rows (r, n) times weighted columns (n, c).
+    Each point adds its kernel to the cells around it, which equals blurring the whole grid with zeros
+    outside; rows and columns that no kernel reaches are left out.
     """
     cell = sigma / per_sigma
     row = _index(lat[used], -90.0, 180.0, cell)
     column = _index(lon[used], -180.0, 360.0, cell)
-    rows = _reach(row, per_sigma, _count(180.0, cell))
-    columns = _reach(column, per_sigma, _count(360.0, cell))
-    density = _kernel(rows, row, per_sigma) @ (weights[used, None] * _kernel(columns, column, per_sigma).T)
+    cut = int(_CUT_SIGMAS * per_sigma)
+    rows = _reach(row, cut, _count(180.0, cell))
+    columns = _reach(column, cut, _count(360.0, cell))
+    kernel = _kernel(per_sigma, cut)
+    density = np.zeros((len(rows), len(columns)))
+    above, below, first_row = _around(row, rows, cut)
+    left, right, first_column = _around(column, columns, cut)
+    for i, weight in enumerate(weights[used]):
+        density[above[i] : below[i], left[i] : right[i]] += (
+            weight * kernel[first_row[i] :, first_column[i] :][: below[i] - above[i], : right[i] - left[i]]
+        )
     best_row, best_column = np.unravel_index(int(np.argmax(density)), density.shape)
     north = min(-90.0 + (rows[best_row] + 0.5) * cell, 90.0)
     east = min(-180.0 + (columns[best_column] + 0.5) * cell, 180.0)
@@ -73,14 +83,19 @@ def _index(value: Floats, low: float, span: float, cell: float) -> Ints:
     return np.clip(index, 0, _count(span, cell) - 1)
 
 
-def _reach(index: Ints, per_sigma: int, count: int) -> Ints:
+def _reach(index: Ints, cut: int, count: int) -> Ints:
     """Every cell that some kernel reaches, sorted."""
-    cut = int(_CUT_SIGMAS * per_sigma)
     reached = np.unique(np.unique(index)[:, None] + np.arange(-cut, cut + 1))
     return reached[(reached >= 0) & (reached < count)]
 
 
-def _kernel(cells: Ints, index: Ints, per_sigma: int) -> Floats:
-    offset = cells[:, None] - index[None, :]
-    values = np.exp(-0.5 * (offset / per_sigma) ** 2)
-    return np.where(np.abs(offset) <= _CUT_SIGMAS * per_sigma, values, 0.0)
+def _around(index: Ints, cells: Ints, cut: int) -> tuple[Ints, Ints, Ints]:
+    """Where in the reached cells each kernel begins and ends, and how much of it the grid's edge cuts off."""
+    first = index - cut
+    return np.searchsorted(cells, first), np.searchsorted(cells, index + cut, "right"), np.maximum(-first, 0)
+
+
+@cache
+def _kernel(per_sigma: int, cut: int) -> Floats:
+    values = np.exp(-0.5 * (np.arange(-cut, cut + 1) / per_sigma) ** 2)
+    return np.outer(values, values)

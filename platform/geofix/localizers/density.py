@@ -4,7 +4,8 @@ Source: Vo, Jacobs, Hays, *Revisiting IM2GPS in the Deep Learning Era*, ICCV 201
 weighs 1 / d^m, where **d is the Euclidean distance of the unit embeddings**, not its square (the original
 took what its nearest-neighbour library returned; if that was the square, its m = 10 is our m = 20).
 
-The two modes differ where the original is weak:
+Both modes are offered, by the names of `MODES`, on the same neighbours, weights and scale. They differ where
+the original is weak:
 
 | | compat | sphere |
 | --- | --- | --- |
@@ -32,6 +33,9 @@ from geofix.spatial.distance import great_circle_m
 
 SIGMA_M = 4.0 * DEGREE_M
 SNAP_M = 100_000.0
+Mode = Literal["sphere", "compat"]
+MODES: dict[str, Mode] = {"knn_density": "sphere", "knn_density_compat": "compat"}
+"""Localizers of this method by name."""
 _NEAREST = 1e-3  # distances below this count as this: closer, float16 embeddings say nothing
 
 
@@ -52,15 +56,14 @@ class DensityLocalizer:
     """
 
     knn: KnnLocalizer
-    mode: Literal["sphere", "compat"] = "sphere"
+    mode: Mode = "sphere"
     sigma_m: float = SIGMA_M
     snap_m: float = SNAP_M
     neighbours: int = 100
     m: float = 10.0
-    name: str = "knn_density"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("sphere", "compat"):
+        if self.mode not in MODES.values():
             raise UsageError(f"density mode {self.mode!r} is unknown.", hint="Use sphere or compat.")
         if min(self.sigma_m, self.snap_m, self.neighbours) <= 0:
             raise UsageError(
@@ -68,6 +71,11 @@ class DensityLocalizer:
                 "must be positive.",
                 hint="Use area_scale for values that fit the area.",
             )
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        return next(name for name, mode in MODES.items() if mode == self.mode)
 
     def scaled(self) -> DensityLocalizer:
         """The same method with sigma and snap radius fitted to the area of its photos."""
@@ -149,15 +157,22 @@ def area_scale(lon: Floats, lat: Floats) -> tuple[float, float]:
     """Sigma and snap radius in metres for an area: 4 of 360 degrees become a 90th of the area's extent.
 
     The extent is the longer side of the box around the photos, measured along its middle parallel and its
-    meridian; a box over the 180th meridian counts the long way round, so set values by hand there. The result
-    never exceeds the published 4 degrees and 100 km, nor falls below 1 m.
+    meridian; the box takes the shorter way round the earth, so that an area over the 180th meridian has the
+    extent it would have elsewhere. The result never exceeds the published 4 degrees and 100 km, nor falls
+    below 1 m.
     """
     if not len(lon):
         return SIGMA_M, SNAP_M
     middle = np.radians(0.5 * (float(lat.min()) + float(lat.max())))
-    extent = max(float(np.ptp(lon)) * DEGREE_M * float(np.cos(middle)), float(np.ptp(lat)) * DEGREE_M)
+    extent = max(longitude_span(lon) * float(np.cos(middle)), float(np.ptp(lat))) * DEGREE_M
     sigma = min(SIGMA_M, max(extent / 90.0, 1.0))
     return sigma, sigma * SNAP_M / SIGMA_M
+
+
+def longitude_span(lon: Floats) -> float:
+    """Degrees of the shortest arc of longitudes that holds all of them, also over the 180th meridian."""
+    east = np.sort(np.mod(lon, 360.0))
+    return 360.0 - float(np.diff(east, append=east[0] + 360.0).max())
 
 
 def _put(found: Candidates, query: int, places: Floats) -> None:

@@ -18,7 +18,7 @@ from geofix.errors import BadInputError, UsageError
 from geofix.localizers.base import Localizer, PhotoLocalizer
 from geofix.localizers.cellmean import CellMeanLocalizer
 from geofix.localizers.code_set import NAMES, CodeSetLocalizer
-from geofix.localizers.density import DensityLocalizer
+from geofix.localizers.density import MODES, DensityLocalizer
 from geofix.localizers.knn import KnnLocalizer
 from geofix.localizers.popular import PopularLocalizer
 from geofix.localizers.trained import TRAINED, trained_localizer
@@ -27,7 +27,7 @@ from geofix.settings import get_settings
 
 _log = get_logger(__name__)
 # Localizers that need no code set: fitted on the training photos of a snapshot, without training, or trained.
-FITTED = ("cellmean", "knn", "knn_density", "most_photographed", *TRAINED)
+FITTED = ("cellmean", "knn", *MODES, "most_photographed", *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def fit_localizer(
 
     Args:
         conn: Open connection.
-        name: `cellmean`, `knn`, `knn_density`, `most_photographed`, or with a code set the localizer that its
-            recipe stands for (`cellcode`, `prototype_only`, `aerial_only`, `cellmean`), or one of `TRAINED`.
+        name: `cellmean`, `knn`, `knn_density`, `knn_density_compat`, `most_photographed`, or with a code set
+            the localizer that its recipe stands for (`cellcode`, `prototype_only`, `aerial_only`,
+            `cellmean`), or one of `TRAINED`.
         model: Whose embeddings are used, or a trained classifier.
         snapshot_id: Its training photos.
         level: S2 level of cells, for localizers without a code set.
@@ -103,4 +104,4 @@ def fit_localizer(
     if name == "most_photographed":
         return Fitted(PopularLocalizer.fit(photos.s2_id.to_numpy(np.int64), level), level)
     knn = KnnLocalizer.fit(embeddings, photos.lon.to_numpy(), photos.lat.to_numpy(), group=ids)
-    return Fitted(knn if name == "knn" else DensityLocalizer(knn).scaled(), level)
+    return Fitted(DensityLocalizer(knn, MODES[name]).scaled() if name in MODES else knn, level)

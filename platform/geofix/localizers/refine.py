@@ -51,7 +51,7 @@ class RefinedLocalizer:
         found = self.base.localize(embeddings, k, ranges)
         for start in range(0, len(embeddings), _BATCH):
             part = slice(start, start + _BATCH)
-            near = neighbourhood(self.base, embeddings[part], found.s2_id[part, : self.places])
+            near = neighbourhood(self.base, embeddings[part], found.s2_id[part, : self.places], ranges)
             ok = found.s2_id[part, : self.places] != 0
             lon, lat = near.moved(self.temperature)
             found.lon[part, : self.places][ok], found.lat[part, : self.places][ok] = lon[ok], lat[ok]
@@ -91,13 +91,21 @@ class Neighbourhood:
         return lon, lat
 
 
-def neighbourhood(base: CodeSetLocalizer, embeddings: Vectors, cells: Ints) -> Neighbourhood:
-    """Scores and positions around answered cells (q, k) of one level; 0 is no answer."""
+def neighbourhood(
+    base: CodeSetLocalizer, embeddings: Vectors, cells: Ints, ranges: Ints | None = None
+) -> Neighbourhood:
+    """Scores and positions around answered cells (q, k) of one level; 0 is no answer.
+
+    Only cells within the ranges (as in `localize`) have a score.
+    """
     answered = cells != 0
     around = np.zeros((*cells.shape, 9), np.int64)
     around[answered, 0] = cells[answered]
     around[answered, 1:] = s2.neighbors(cells[answered])
     rows = rows_of(base.matrix, around)
+    if ranges is not None:
+        asked = [(rows >= start) & (rows < stop) for start, stop in base.matrix.slices(ranges)]
+        rows = np.where(np.any(asked, axis=0), rows, -1) if asked else np.full_like(rows, -1)
     queries = complete_query(np.asarray(embeddings, np.float16).astype(np.float32))
     score = np.full(around.shape, -np.inf)
     for query in range(len(cells)):

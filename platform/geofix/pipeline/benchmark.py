@@ -12,12 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geofix.errors import BadInputError, UsageError
+from geofix.evaluation.protocol_options import SEARCHES_PHOTOS, ProtocolOptions, refuse_own_author
 from geofix.localizers.code_set import NAMES
 from geofix.localizers.fit import FITTED
 from geofix.localizers.trained import TRAINED
 from geofix.pipeline import file as kinds
 from geofix.pipeline.context import training_dir
-from geofix.pipeline.file import Stage, checked_file, read_filled
+from geofix.pipeline.file import Stage
+from geofix.pipeline.read import checked_file, read_filled
 from geofix.settings import get_settings
 from geofix.snapshots.reader import load_snapshot
 from geofix.training.budget import Budget
@@ -44,12 +46,18 @@ class Training(_Part):
     localizers: Annotated[list[str], Field(min_length=1)]
     labels: dict[str, str] = Field({}, description="What rows are called, by localizer; else its name.")
     crops: Literal["single", "five-max", "ten-mean"] | None = None
+    exclude_author: bool = Field(
+        False,
+        description="Localizers that search photos get a second row, without those of a photo's own author.",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         known = {*FITTED, *RECIPES}
         if unknown := [name for name in [*self.localizers, *self.labels] if name not in known]:
             raise ValueError(f"localizer {unknown[0]!r} is none of {', '.join(sorted(known))}")
+        if self.exclude_author and not self.searching:
+            refuse_own_author(self.localizers)
         return self
 
     @property
@@ -63,13 +71,18 @@ class Training(_Part):
             hint="See configs/ for both kinds.",
         )
 
+    @property
+    def searching(self) -> list[str]:
+        """Its localizers that search single photos."""
+        return [name for name in self.localizers if name in SEARCHES_PHOTOS]
+
     def crops_of(self, localizer: str) -> str | None:
         """How photos are shown to one of its localizers."""
         return self.crops if localizer in TRAINED else None
 
 
-class Benchmark(_Part):
-    """What is compared, and on what."""
+class Benchmark(ProtocolOptions, _Part):
+    """What is compared, on what, and how it is counted."""
 
     name: Name
     about: str = ""
@@ -94,6 +107,8 @@ class Benchmark(_Part):
             raise ValueError("give snapshot, or setup with stages that make one")
         if self.setup and not any(isinstance(item, kinds.Snapshot) for item in self.setup):
             raise ValueError("setup has no stage that makes a snapshot")
+        if self.rules().missing == "drop":
+            raise ValueError("missing: every row counts the same photos, so a missing answer is wrong")
         return self
 
 
@@ -240,8 +255,11 @@ def part_stages(
         common = {"do": "codes", "model": name, "levels": [benchmark.level], "calibrate": False}
         stages.append({**common, "recipe": recipe, **tiles})
     judged = {"do": "evaluate", "model": name, "levels": [benchmark.level], "splits": benchmark.splits}
+    judged |= benchmark.model_dump(include=set(benchmark.unwritten))
     if ask:
         stages.append({**judged, "localizers": ask})
+    if training.exclude_author:
+        stages.append({**judged, "localizers": training.searching, "exclude_author": True})
     if look:
         crops = {"crops": training.crops} if training.crops else {}
         stages.append({**judged, "localizers": look, **crops})

@@ -11,7 +11,8 @@ from geofix.evaluation.benchmark import Entry, Trained, compare_localizers
 from geofix.evaluation.benchmark_report import markdown_comparison
 from geofix.evaluation.method_charts import draw_recall
 from geofix.evaluation.metrics import key
-from geofix.pipeline.benchmark import RECIPES, Part, Plan
+from geofix.evaluation.protocols import endings
+from geofix.pipeline.benchmark import RECIPES, Part, Plan, Training
 from geofix.pipeline.context import code_set_name, evaluation_name
 from geofix.pipeline.file import load_pipeline
 from geofix.pipeline.run import Lend, StageResult, run_pipeline, stage_names
@@ -47,6 +48,7 @@ def write_comparison(conn: Connection, plan: Plan) -> dict[str, Any]:
         splits=asked.splits,
         level=asked.level,
         threshold_m=asked.threshold_m,
+        rules=asked.rules(),
     )
     document = {
         "name": asked.name,
@@ -71,17 +73,19 @@ def _entries(conn: Connection, plan: Plan) -> list[Entry]:
     for training in asked.trainings:
         parts = [part for part in plan.parts if part.training is training]
         trained = [_trained(conn, part) for part in parts]
-        for localizer in training.localizers:
+        for localizer, others in rows_of(training):
             crops = training.crops_of(localizer)
+            ends = endings(asked.rules(), exclude_author=others, crops=crops)
             recipe = RECIPES.get(localizer)
+            label = training.labels.get(localizer, f"{localizer} ({training.name})")
             entries.append(
                 Entry(
-                    key=f"{training.name}/{localizer}",
-                    label=training.labels.get(localizer, f"{localizer} ({training.name})"),
+                    key=f"{training.name}/{localizer}" + ("/other-authors" if others else ""),
+                    label=f"{label}, other authors' photos" if others else label,
                     localizer=localizer,
                     evaluations={
                         split: [
-                            evaluation_name(part.name, localizer, asked.level, split, crops) for part in parts
+                            evaluation_name(part.name, localizer, asked.level, split, ends) for part in parts
                         ]
                         for split in asked.splits
                     },
@@ -93,6 +97,16 @@ def _entries(conn: Connection, plan: Plan) -> list[Entry]:
                 )
             )
     return entries
+
+
+def rows_of(training: Training) -> list[tuple[str, bool]]:
+    """Localizers of a training; those asked without a photo's own author, too, twice."""
+    return [
+        (localizer, others)
+        for localizer in training.localizers
+        for others in (False, True)
+        if not others or (training.exclude_author and localizer in training.searching)
+    ]
 
 
 def _trained(conn: Connection, part: Part) -> Trained:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geofix.database.engine import Connection
-from geofix.pipeline.file import Pipeline, Stage
+from geofix.evaluation.protocols import endings
+from geofix.pipeline.file import Evaluate, Pipeline, Stage
 from geofix.settings import get_settings
 
 
-def evaluation_name(pipeline: str, localizer: str, level: int, split: str, crops: str | None = None) -> str:
-    """What an evaluation of a pipeline is called."""
-    return f"{pipeline}-{localizer}-l{level}-{split}" + (f"-{crops}" if crops else "")
+def evaluation_name(pipeline: str, localizer: str, level: int, split: str, ends: Sequence[str] = ()) -> str:
+    """What an evaluation of a pipeline is called; `ends` as of `evaluation.protocols.endings`."""
+    return "-".join([f"{pipeline}-{localizer}-l{level}-{split}", *ends])
+
+
+def asked_otherwise(stage: Evaluate) -> list[str]:
+    """What the names of a stage's evaluations end in."""
+    return endings(stage.rules(), exclude_author=stage.exclude_author, crops=stage.crops)
 
 
 def training_dir(home: Path, pipeline: str, name: str | None = None) -> Path:
@@ -57,6 +64,6 @@ class Context:
         """Name of a code set of this pipeline."""
         return code_set_name(self.pipeline.name, model, recipe, level)
 
-    def evaluation(self, localizer: str, level: int, split: str, crops: str | None = None) -> str:
+    def evaluation(self, stage: Evaluate, localizer: str, level: int, split: str) -> str:
         """Name of an evaluation of this pipeline."""
-        return evaluation_name(self.pipeline.name, localizer, level, split, crops)
+        return evaluation_name(self.pipeline.name, localizer, level, split, asked_otherwise(stage))

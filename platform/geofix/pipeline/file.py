@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from geofix.errors import BadInputError, NotFoundError, UsageError
-from geofix.settings import get_settings
+from geofix.evaluation.protocol_options import AskedOptions, refuse_own_author
+from geofix.localize.kinds import Position
+from geofix.pipeline.read import checked_file, read_filled
 from geofix.training.budget import Budget
-
-# Training configurations of the project.
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class _Stage(BaseModel):
@@ -173,7 +167,7 @@ class Codes(_Stage):
     index: bool = False
 
 
-class Evaluate(_Stage):
+class Evaluate(AskedOptions, _Stage):
     """Judge localizers on splits."""
 
     do: Literal["evaluate"]
@@ -185,6 +179,12 @@ class Evaluate(_Stage):
     crops: Literal["single", "five-max", "ten-mean"] | None = Field(
         None, description="Parts of a photo that a trained classifier is shown."
     )
+
+    @model_validator(mode="after")
+    def _searches(self) -> Self:
+        if self.exclude_author:
+            refuse_own_author(self.localizers)
+        return self
 
 
 class Method(_Stage):
@@ -198,11 +198,10 @@ class Method(_Stage):
     untrained_model: str | None = None
     splits: list[str] = ["test_seen", "test_unseen"]
     level: int = 16
-    datasets: list[str] | None = Field(
-        None, description="Only aerial tiles of these; all where it is left out."
-    )
+    datasets: list[str] | None = Field(None, description="Only aerial tiles of these; all without it.")
     elsewhere: list[str] | None = Field(None, description="Photo data sets of another place.")
     frozen: bool = Field(False, description="Means of photos in place of the model's prototypes.")
+    urban: str | None = Field(None, description="Level of regions that are urban.")
     density: bool = True
     ablations: bool = False
     threshold_m: float = 200.0
@@ -222,6 +221,7 @@ class Localize(_Stage):
     limit: int = 10
     within: str | None = None
     k: int = 10
+    position: Position = "centre"
 
 
 class Table(_Stage):
@@ -311,83 +311,3 @@ def load_pipeline(
     """
     raw, out = read_filled(path, variables, home)
     return checked_file(Pipeline, raw, path), out
-
-
-Form = TypeVar("Form", bound=BaseModel)
-
-
-def checked_file(form: type[Form], raw: Any, path: Path) -> Form:
-    """What a file said, checked.
-
-    Raises:
-        BadInputError: It says something unknown or wrong; the message names the field.
-    """
-    try:
-        return form.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(
-            f"{path}: {where}: {first['msg']} ({first.get('input')!r}).",
-            hint="See docs/data-formats.md for the stages and their fields.",
-        ) from error
-
-
-def read_filled(
-    path: Path,
-    variables: Mapping[str, str] | None = None,
-    home: Path | None = None,
-    *,
-    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
-) -> tuple[dict[str, Any], Path]:
-    """What a named YAML file says with its variables filled in, and its output folder below the home.
-
-    Args:
-        path: YAML file.
-        variables: As of `load_pipeline`; `name` is the file's own.
-        home: In place of GEOFIX_HOME.
-        prepare: What is done to the document before.
-
-    Raises:
-        NotFoundError: There is no such file.
-        BadInputError: It is no YAML, or has no name.
-        UsageError: A variable is unknown.
-    """
-    if not path.is_file():
-        raise NotFoundError(f"No pipeline file at {path}.", hint="There are some in examples/.")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} is no YAML: {error}.") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise BadInputError(f"{path} has no name.", hint="A pipeline file begins with `name: ...`.")
-    settings = get_settings()
-    home = home or settings.home_dir
-    known = {
-        "shared": os.fspath(settings.shared_dir),
-        "home": os.fspath(home),
-        "here": os.fspath(path.resolve().parent),
-        "configs": os.fspath(CONFIGS),
-        **(variables or {}),
-    }
-    name = _filled(raw["name"], known)
-    out = home / "runs" / name
-    known |= {"out": os.fspath(out), "name": name}
-    return _filled(prepare(raw), known), out
-
-
-def _filled(value: Any, known: Mapping[str, str]) -> Any:
-    """Replace ${name} in every string."""
-    if isinstance(value, dict):
-        return {key: _filled(item, known) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, known) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            raise UsageError(f"Unknown variable ${{{match[1]}}}.", hint=f"Known: {', '.join(sorted(known))}.")
-        return known[match[1]]
-
-    return _VARIABLE.sub(fill, value)

@@ -35,6 +35,7 @@ def method(context: Context, stage: kinds.Method) -> Result:
             datasets=stage.datasets,
             elsewhere=stage.elsewhere,
             frozen=stage.frozen,
+            urban=stage.urban,
             name=f"{context.pipeline.name}-{folder.name}",
             wanted=Wanted(radius_m=stage.threshold_m, density=stage.density, ablations=stage.ablations),
             threshold_m=stage.threshold_m,

@@ -17,6 +17,7 @@ from geofix.database.queries import reports as queries
 from geofix.database.queries import snapshots as snapshot_queries
 from geofix.errors import BadInputError
 from geofix.evaluation.error_pictures import draw_error_pictures
+from geofix.evaluation.protocols import EvaluationProtocol
 from geofix.ingest import aerial, aerial_tiles
 from geofix.pipeline import charts
 from geofix.pipeline import file as kinds
@@ -43,7 +44,7 @@ def table(context: Context, stage: kinds.Table) -> Result:
         raise BadInputError("There is no evaluation to show.", hint="Put an `evaluate` stage before `table`.")
     metres = min(row["level"] for row in rows) >= _METRE_LEVEL
     stored = [evaluation_queries.find_evaluation(context.conn, row["evaluation"]) for row in rows]
-    shown = [_line(row["localizer"], row, row["metrics"], metres) for row in stored]
+    shown = [_line(_label(row), row, row["metrics"], metres) for row in stored]
     bounds = _bounds(stored, metres)
     text = [
         f"# {context.pipeline.name}",
@@ -71,13 +72,21 @@ def table(context: Context, stage: kinds.Table) -> Result:
 def _evaluations(context: Context) -> set[str]:
     """Names of all evaluations that the stages of this pipeline can make."""
     return {
-        context.evaluation(localizer, level, split)
+        context.evaluation(stage, localizer, level, split)
         for stage in context.pipeline.stages
         if isinstance(stage, kinds.Evaluate)
         for localizer in stage.localizers
         for level in stage.levels
         for split in stage.splits
     }
+
+
+def _label(row: dict[str, Any]) -> str:
+    """The localizer, and what tells it apart from itself asked or counted as usual."""
+    protocol = EvaluationProtocol.from_record(row["config"].get("protocol", {}))
+    others = ["other authors"] if protocol.same_author == "excluded" else []
+    crops = [protocol.crops] if protocol.crops != EvaluationProtocol.crops else []
+    return ", ".join([row["localizer"], *others, *crops, *protocol.marks])
 
 
 def _line(name: str, row: dict[str, Any], metrics: dict[str, Any], metres: bool) -> Result:

@@ -240,7 +240,7 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
         levels = stage.levels if localizer in (*recipes, "most_photographed") else stage.levels[:1]
         for level in levels:
             for split in stage.splits:
-                name = context.evaluation(localizer, level, split, stage.crops)
+                name = context.evaluation(stage, localizer, level, split)
                 if not row.counts.get(split, 0):
                     old.add(name)  # of an earlier run, when the split still held photos
                     continue
@@ -258,6 +258,8 @@ def evaluate(context: Context, stage: kinds.Evaluate) -> Result:
                     level=level,
                     within=stage.within,
                     crops=stage.crops,
+                    exclude_author=stage.exclude_author,
+                    **stage.counting(),
                     replace=True,
                 )
     if not rows:
@@ -275,7 +277,9 @@ def localize(context: Context, stage: kinds.Localize) -> Result:
 
     photos, truth = _asked(context, stage)
     code_set = context.code_set(stage.model, stage.recipe, stage.level)
-    answers = localize_photos(context.conn, photos, code_set, within=stage.within, k=stage.k)
+    answers = localize_photos(
+        context.conn, photos, code_set, within=stage.within, k=stage.k, position=stage.position
+    )
     reports.add_errors(answers, truth)
     target = context.file(stage, "localized.json")
     target.write_text(json.dumps(plain(answers), indent=2), encoding="utf-8")

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 
 from geofix.errors import NotFoundError
-from geofix.training.checkpoint import DamagedCheckpointError, OtherRunError
+from geofix.training.checkpoint import (
+    DamagedCheckpointError,
+    OtherRunError,
+    check_encoders,
+    told_encoders,
+)
 from geofix.training.classify_run import ClassifierRun
 from geofix.training.state import Clock
 
@@ -27,6 +32,7 @@ def write_checkpoint(run: ClassifierRun) -> None:
     described = {
         "format": FORMAT,
         "config": run.config.model_dump(mode="json"),
+        "encoders": told_encoders({"encoder": run.network.encoder.config}),
         "snapshot_sha256": run.snapshot.sha256,
         "clock": asdict(run.clock),
     }
@@ -56,8 +62,8 @@ def read_checkpoint(run: ClassifierRun) -> None:
     Raises:
         NotFoundError: There is no checkpoint.
         DamagedCheckpointError: It cannot be read.
-        OtherRunError: It was written by a run of another snapshot or configuration; the message names what
-            differs.
+        OtherRunError: It was written by a run of another snapshot, configuration or input; the message names
+            what differs.
     """
     path = run.out / NAME
     if not path.is_file():
@@ -104,3 +110,4 @@ def _check(run: ClassifierRun, path: Path, described: dict[str, Any]) -> None:
             f"{path} was written with another configuration: {named}.",
             hint="Resume with the configuration it was begun with, or train anew in another directory.",
         )
+    check_encoders(path, described, {"encoder": run.network.encoder.config})

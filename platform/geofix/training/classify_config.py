@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from geofix.training.config import EncoderSection, load_raw
+from geofix.training.config import EncoderSection, load_raw, weights_problem
 from geofix.training.geoclasses import GeoclassSection
 from geofix.training.scene_sections import (
     FusionSection,
@@ -115,6 +115,14 @@ class ClassifierConfig(Section):
             raise ValueError(
                 "kind mvmf takes its centres from one partition: partitions.tau_max has one value"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> Self:
+        # Networks by scene may begin at a classifier instead, whose trunk is trained.
+        begins = self.kind == "isn" and self.networks.start is not None and self.encoder.sha256 is None
+        if not begins and (problem := weights_problem("encoder", self.encoder)) is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from geofix.losses.cross_entropy import class_terms, weighted_sum
 from geofix.losses.mixture import mixture_nll
 from geofix.models.classifier import Classifier
 from geofix.models.scene_classifier import SceneClassifier
+from geofix.training.blame import finite
 from geofix.training.classify_config import ClassifierConfig
 from geofix.training.classify_run import ClassifierRun, points_of
 from geofix.training.config import OptimiserSection
@@ -61,7 +62,9 @@ def classify_step(run: ClassifierRun, batch: Batch) -> Outcome:
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(trained, run.config.optimiser.clip))
     if not math.isfinite(norm):
-        raise DivergedError(f"The gradient of {', '.join(terms)} is {norm} at {where}.", hint=_HINT)
+        again = _terms(run, batch).items()  # the graph of the first pass is gone
+        faulty = [name for name, term in again if not finite([term], trained)] or list(terms)
+        raise DivergedError(f"The gradient of {', '.join(faulty)} is {norm} at {where}.", hint=_HINT)
     run.optimiser.step()
     return Outcome(values, float(total.detach()), norm)
 

@@ -36,6 +36,24 @@ class EncoderSection(Section):
     )
 
 
+def weights_problem(name: str, section: EncoderSection) -> str | None:
+    """Why an encoder's section cannot do without `weights`; None: it has them, or needs none."""
+    if section.weights is not None:
+        return None
+    if section.train_blocks is not None:
+        return (
+            f"{name}.train_blocks {section.train_blocks} keeps the rest of the trunk as it is, and without "
+            f"{name}.weights that is random; name the trunk's file (--set {name}.weights=FILE), or train all "
+            f"of it (--set {name}.train_blocks=null)"
+        )
+    if section.sha256 is not None:
+        return (
+            f"{name}.sha256 is that of a file, and {name}.weights names none; "
+            f"name it (--set {name}.weights=FILE), or leave the hash out (--set {name}.sha256=null)"
+        )
+    return None
+
+
 class PrototypeSection(Section):
     """The table of learned ground prototypes."""
 
@@ -185,6 +203,13 @@ class TrainingConfig(Section):
         if value == 1.0:
             raise ValueError("an average with decay 1 never changes; use 0.999")
         return value
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> Self:
+        for name, section in (("ground", self.ground), ("aerial", self.aerial)):
+            if section is not None and (problem := weights_problem(name, section)) is not None:
+                raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,6 +62,12 @@ class Team:
             return network
         return DistributedDataParallel(network, process_group=self.group)
 
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all processes the leader's running statistics, as the next averaged pass would."""
+        if self.group is not None:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0, group=self.group)
+
     def highest(self, number: int) -> int:
         """The largest number that any process brings; all learn it at the same step."""
         if self.group is None:
@@ -70,9 +76,16 @@ class Team:
         dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
         return int(found.item())
 
-    def same(self, number: int) -> bool:
-        """Whether all processes bring the same number."""
-        return self.highest(number) == -self.highest(-number)
+    def newest(self, numbers: Sequence[int]) -> int | None:
+        """The largest number that all processes bring, of two each at most; None: they share none."""
+        if self.group is None:
+            return max(numbers, default=None)
+        own = torch.full((2,), -1, dtype=torch.int64, device=_device(self.group))
+        own[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+        brought = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(brought, own, group=self.group)
+        shared = set.intersection(*(set(item.tolist()) for item in brought)) - {-1}
+        return max(shared, default=None)
 
     def rows(self, part: Tensor, total: int) -> Tensor:
         """All rows of a table, on the CPU, from the parts that the ranks hold."""

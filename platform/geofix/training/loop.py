@@ -19,6 +19,7 @@ from geofix.training.batches import plan_epoch
 from geofix.training.checkpoint import (
     checkpoint_path,
     clear_unfinished,
+    has_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
@@ -86,7 +87,7 @@ def _train(
         config, snapshot_dir, out, own_device(choose_device(device or get_settings().device), team), team
     )
     path = checkpoint_path(out, team)
-    if path.exists() and not resume:
+    if has_checkpoint(path) and not resume:
         raise UsageError(
             f"{out} holds a run already.", hint="Go on with --resume, or name another directory."
         )
@@ -127,6 +128,8 @@ def _start_table(run: Run) -> None:
     if run.state.table is None or clock.table_started or clock.epoch < min(warm, run.config.epochs - 1):
         return
     if settings.start == "means":
+        # Each process sets its own rows: as one encoder would, and as after a resume.
+        run.team.share_buffers(run.state.networks["ground"])
         set_to_means(run.state, run.photos, seed=run.config.seed, threads=readers(run.config))
     clock.table_started = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from geofix.losses.pairs import pair_term
 from geofix.losses.prototype_terms import prototype_terms
 from geofix.losses.sampled import SampledNegatives
 from geofix.losses.softmax import Softmax
+from geofix.training.blame import Pulls, bare
 from geofix.training.config import TrainingConfig
 from geofix.training.distributed import Team
 from geofix.training.halves import Partner, compared
@@ -95,11 +96,16 @@ def take_step(
     loss_of = make_loss(config)
     group = None if team is None else team.group
     against = make_loss(config, table=True)
-    terms = dict(_table_terms(state, batch, ground, aerial, seen, config, against, sampled, group))
-    if aerial is not None and config.loss.ground_aerial:
-        terms["ground_aerial"] = _pair(batch, ground, aerial, "tiles", config, loss_of)
-    if aerial is not None and config.loss.auxiliary:
-        terms["auxiliary"] = _pair(batch, ground, aerial, "prototypes", config, loss_of)
+    pulls = Pulls()
+    terms = dict(_table_terms(state, batch, ground, aerial, seen, config, against, sampled, group, pulls))
+    pairs: dict[str, tuple[float, Partner]] = {
+        "ground_aerial": (config.loss.ground_aerial, "tiles"),
+        "auxiliary": (config.loss.auxiliary, "prototypes"),
+    }
+    for name, (weight, half) in pairs.items():
+        if aerial is not None and weight:
+            photos, tiles = pulls.of(name, "ground", ground), pulls.of(name, "aerial", aerial)
+            terms[name] = _pair(batch, photos, tiles, half, config, loss_of)
     if not terms:
         return Outcome({}, 0.0, 0.0)
     where = f"step {state.clock.step + 1} (epoch {state.clock.epoch + 1})"
@@ -112,7 +118,8 @@ def take_step(
     total.backward()  # type: ignore[no-untyped-call]
     norm = float(torch.nn.utils.clip_grad_norm_(_trained(state), config.optimiser.clip))
     if not math.isfinite(norm):
-        raise DivergedError(f"The gradient of {', '.join(terms)} is {norm} at {where}.", hint=_HINT)
+        faulty = pulls.at_fault(terms, _again(state, batch, seen, config, team or Team()), _trained(state))
+        raise DivergedError(f"The gradient of {', '.join(faulty)} is {norm} at {where}.", hint=_HINT)
     state.optimiser.step()
     return Outcome(values, float(total.detach()), norm)
 
@@ -123,6 +130,7 @@ _HINT = "Lower the learning rates or train in float32; the last checkpoint is fr
 def _table_terms(
     state: State, batch: Batch, ground: Tensor, aerial: Tensor | None, seen: Tensor,
     config: TrainingConfig, loss_of: MultiSimilarity | Softmax, sampled: SampledNegatives | None, group: Any,
+    pulls: Pulls,
 ) -> Iterator[tuple[str, Tensor]]:  # fmt: skip
     """Ground and aerial against the prototypes, in one pass over a table.
 
@@ -135,11 +143,13 @@ def _table_terms(
     for half, (table, rows) in tables.items():
         both = aerial is not None and config.loss.aerial_prototype > 0 and half == met
         lon, lat = batch.lon, batch.lat
-        anchors = compared(ground, half, config)
+        of_photos = "ground_prototype" if half == "prototypes" else "aerial_prototype"
+        anchors = compared(pulls.of(of_photos, "ground", ground), half, config)
         if both and aerial is not None:
             lon = np.concatenate([lon, batch.tile_lon])
             lat = np.concatenate([lat, batch.tile_lat])
-            anchors = torch.cat([anchors, compared(aerial, half, config)])
+            tiles = pulls.of("aerial_prototype", "aerial", aerial)
+            anchors = torch.cat([anchors, compared(tiles, half, config)])
         place = table.place(lon, lat, interpolate=config.prototypes.interpolate)
         first = len(ground)
         if both:
@@ -187,6 +197,15 @@ def _aerial(state: State, batch: Batch, seen: Tensor, team: Team) -> Tensor | No
     rows = torch.nonzero(seen)[:, 0].to(state.device)
     vectors: Tensor = network(batch.aerial[rows])
     return vectors.new_zeros(len(seen), vectors.shape[1]).index_copy(0, rows, vectors)
+
+
+def _again(state: State, batch: Batch, seen: Tensor, config: TrainingConfig, team: Team) -> dict[str, Tensor]:
+    """The vectors of a batch once more, by role, as this process alone makes them."""
+    alone = replace(state, networks={role: bare(network) for role, network in state.networks.items()})
+    with autocast(config, state.device):
+        found = {"ground": alone.networks["ground"](batch.ground)}
+        aerial = _aerial(alone, batch, seen, team) if "aerial" in alone.networks else None
+    return found if aerial is None else {**found, "aerial": aerial}
 
 
 def _mean(losses: Tensor, counted: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from shapely import to_wkb
 
 from geofix.database.bulk import copy_rows, read_columns
 from geofix.database.engine import Connection
-from geofix.database.queries import region_summary
+from geofix.database.queries import answer_regions, region_summary
 from geofix.database.queries.codes import READY
 from geofix.errors import NotFoundError, UsageError
 
@@ -325,12 +325,16 @@ def delete_evaluation(conn: Connection, name: str) -> bool:
     return conn.execute(DELETE, {"name": name}).rowcount > 0
 
 
-def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]) -> None:
-    """Store the metrics document, and beside it accuracy by region: the last step of every evaluation."""
-    conn.execute(
-        SET_METRICS, {"evaluation_id": evaluation_id, "metrics": Jsonb(dict(metrics)), "n": metrics["n"]}
-    )
+def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Store the metrics document, and beside it accuracy by region: the last step of every evaluation.
+
+    Returns:
+        What is stored: `administrative` is counted here.
+    """
+    stored = {**metrics, "administrative": answer_regions.count(conn, evaluation_id)}
+    conn.execute(SET_METRICS, {"evaluation_id": evaluation_id, "metrics": Jsonb(stored), "n": metrics["n"]})
     region_summary.write(conn, evaluation_id)
+    return stored
 
 
 def by_region(conn: Connection, name: str, level: str, threshold_m: float) -> list[dict[str, Any]]:

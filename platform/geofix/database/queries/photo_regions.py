@@ -11,6 +11,9 @@ from geofix.database.engine import Connection
 MAX_M = 25_000.0
 """Metres beyond which a photo outside every region gets none."""
 
+PHOTOS = "photo_region"
+"""Where regions of photos are."""
+
 LEVELS = "SELECT DISTINCT level FROM region ORDER BY level"
 
 ANALYZE = "ANALYZE photo_record, photo_region"
@@ -107,14 +110,34 @@ CROSS JOIN LATERAL (
 WHERE part.level = %(level)s
 """
 
+# Places that are no photos are in region_todo alone: an index on it for as long as it is looked into part by part.
+INDEX_PLACES = "CREATE INDEX region_todo_geom_idx ON region_todo USING gist (geom)"
+FIND_PLACES_BY_PART = """
+CREATE TEMP TABLE region_found ON COMMIT DROP AS
+SELECT inside.photo_id, part.region_id
+FROM region_part part
+CROSS JOIN LATERAL (
+    SELECT t.photo_id FROM region_todo t WHERE t.geom && part.geom AND ST_Intersects(part.geom, t.geom)
+    OFFSET 0
+) inside
+WHERE part.level = %(level)s
+"""
+FORGET_INDEX = "DROP INDEX pg_temp.region_todo_geom_idx"
+
+# A part costs as much as a place does.
+MOST_PLACES = """
+SELECT (SELECT count(*) FROM region_todo) > (SELECT count(*) FROM region_part WHERE level = %(level)s)
+"""
+
 ANALYZE_FOUND = "ANALYZE region_found (photo_id)"
 
-# Where regions overlap (disputed areas, enclaves) the smallest one counts; of equals, the lowest code.
+# Where regions overlap (disputed areas, enclaves) the smallest one counts; of equals, the lowest code. `regions` is the
+# table of photos, or a temporary one like it.
 ASSIGN_INSIDE = """
 WITH ranked AS MATERIALIZED (
     SELECT region_id, row_number() OVER (ORDER BY area_km2, code) AS place FROM region WHERE level = %(level)s
 )
-INSERT INTO photo_region (photo_id, level, region_id, distance_m)
+INSERT INTO {regions} (photo_id, level, region_id, distance_m)
 SELECT DISTINCT ON (t.photo_id) t.photo_id, %(level)s, f.region_id, 0
 FROM region_found f
 JOIN region_todo t USING (photo_id)
@@ -141,7 +164,7 @@ ASSIGN_NEAREST = """
 WITH lacking AS MATERIALIZED (
     SELECT t.photo_id, t.geom, own.region_id AS country_id, dlat, dlon, squeeze, (1 + off) / (1 - off) AS slack
     FROM region_todo t
-    LEFT JOIN photo_region own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
+    LEFT JOIN {regions} own ON own.photo_id = t.photo_id AND own.level = 'country' AND %(level)s = 'admin1'
     CROSS JOIN LATERAL (
         SELECT ST_X(t.geom) AS lon, ST_Y(t.geom) AS lat, %(max_m)s::float8 / 110574 AS dlat
     ) at
@@ -164,7 +187,7 @@ WITH lacking AS MATERIALIZED (
     WHERE r.level = 'admin1' AND %(level)s = 'admin1'
     ORDER BY r.region_id, country.area_km2, country.code
 )
-INSERT INTO photo_region (photo_id, level, region_id, distance_m)
+INSERT INTO {regions} (photo_id, level, region_id, distance_m)
 SELECT p.photo_id, %(level)s, near.region_id, near.distance_m
 FROM lacking p
 CROSS JOIN LATERAL (
@@ -291,12 +314,39 @@ def reassign_changed(
     return counts
 
 
+def assign_places(conn: Connection, level: str, regions: str, *, max_m: float = MAX_M) -> RegionCounts:
+    """Regions of one level, as photos get theirs, for the places in region_todo, which are no photos.
+
+    Args:
+        conn: An open connection.
+        level: Of the regions; `country` before `admin1`.
+        regions: Temporary table with the columns of photo_region, which takes them.
+        max_m: Greatest distance, metres.
+    """
+    params = {"level": level, "max_m": max_m}
+    conn.execute(ANALYZE_TODO)
+    conn.execute(DROP_FOUND)
+    most = conn.execute(MOST_PLACES, params).fetchone()
+    if most is not None and most[0]:
+        conn.execute(INDEX_PLACES)
+        conn.execute(FIND_PLACES_BY_PART, params)
+        conn.execute(FORGET_INDEX)
+    else:
+        conn.execute(FIND_BY_PHOTO, params)
+    return _choose(conn, params, regions)
+
+
 def _assign(conn: Connection, params: dict[str, Any]) -> RegionCounts:
     """Regions of one level for the photos in region_todo, which have none of it."""
     conn.execute(ANALYZE_TODO)
     conn.execute(DROP_FOUND)
     most = conn.execute(MOST_PHOTOS).fetchone()
     conn.execute(FIND_BY_PART if most is not None and most[0] else FIND_BY_PHOTO, params)
+    return _choose(conn, params, PHOTOS)
+
+
+def _choose(conn: Connection, params: dict[str, Any], regions: str) -> RegionCounts:
+    """The region of what is in region_todo, of those found that hold it, or the nearest."""
     conn.execute(ANALYZE_FOUND)
-    inside = conn.execute(ASSIGN_INSIDE, params).rowcount
-    return RegionCounts(inside, conn.execute(ASSIGN_NEAREST, params).rowcount)
+    inside = conn.execute(ASSIGN_INSIDE.format(regions=regions), params).rowcount
+    return RegionCounts(inside, conn.execute(ASSIGN_NEAREST.format(regions=regions), params).rowcount)

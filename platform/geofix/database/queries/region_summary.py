@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from geofix.database.engine import Connection
+from geofix.database.queries import answer_regions
 from geofix.database.queries.change_log import ChangeLog
 from geofix.database.queries.dashboard import Bounds, frame
 
@@ -88,11 +89,17 @@ WHERE s.evaluation = %(name)s AND s.level = %(level)s
 """
 WITHOUT = """
 SELECT e.evaluation_id, e.name FROM geofix.evaluation e
-WHERE NOT e.config ? 'in_the_making' AND EXISTS (
+WHERE NOT e.config ? 'in_the_making' AND (e.metrics ? 'accuracy_km' AND NOT e.metrics ? 'administrative' OR EXISTS (
     SELECT FROM unnest(%(levels)s::text[]) AS l (level)
     WHERE NOT EXISTS (SELECT FROM geofix.fitting_summary s WHERE s.evaluation_id = e.evaluation_id AND s.level = l.level
-                        AND s.distances_m @> %(distances_m)s))
+                        AND s.distances_m @> %(distances_m)s)))
 ORDER BY e.created_at, e.evaluation_id
+"""
+UNFIT = """
+SELECT EXISTS (
+    SELECT FROM geofix.evaluation e CROSS JOIN unnest(%(levels)s::text[]) AS l (level)
+    WHERE e.name = %(name)s
+      AND NOT EXISTS (SELECT FROM geofix.fitting_summary s WHERE s.evaluation_id = e.evaluation_id AND s.level = l.level))
 """
 LOG_ROWS = "SELECT count(*), pg_total_relation_size('geofix.accuracy_change') FROM geofix.accuracy_change"
 # Whoever is writing into the log, or has counted it for a summary, is to end first; else it is left for another time.
@@ -127,12 +134,22 @@ def write(conn: Connection, evaluation_id: int) -> None:
 
 
 def write_lacking(conn: Connection) -> list[str]:
-    """Write the summary of every complete evaluation that has none that fits; their names. The caller commits."""
+    """Write the summary of every complete evaluation that has none that fits; their names. The caller commits.
+
+    With it goes administrative accuracy, which is counted from the same rows.
+    """
     distances = [float(distance) for distance in DISTANCES_M]
     lacking = conn.execute(WITHOUT, {"levels": _levels(conn), "distances_m": distances}).fetchall()
     for evaluation_id, _ in lacking:
         write(conn, int(evaluation_id))
+        answer_regions.write(conn, int(evaluation_id))
     return [str(name) for _, name in lacking]
+
+
+def fits(conn: Connection, name: str) -> bool:
+    """Whether answers, regions of photos and positions are those that an evaluation was counted from, at every level."""
+    row = conn.execute(UNFIT, {"name": name, "levels": _levels(conn)}).fetchone()
+    return row is not None and not row[0]
 
 
 def read(

@@ -69,6 +69,15 @@ CLEAR = """
 WITH counted AS (DELETE FROM geofix.snapshot_split WHERE snapshot_id = %(snapshot_id)s)
 DELETE FROM geofix.snapshot_photo WHERE snapshot_id = %(snapshot_id)s
 """
+SHA256 = "SELECT sha256 FROM geofix.snapshot WHERE snapshot_id = %(snapshot_id)s"
+# Photos of one snapshot that stand in the training set of another.
+LEARNED = """
+SELECT asked.split, count(*) FROM geofix.snapshot other
+JOIN geofix.snapshot_photo learned ON learned.snapshot_id = other.snapshot_id AND learned.split = 'train'
+JOIN geofix.snapshot_photo asked ON asked.photo_id = learned.photo_id
+WHERE other.sha256 = %(sha256)s AND asked.snapshot_id = %(snapshot_id)s AND asked.split = ANY (%(splits)s)
+GROUP BY 1 ORDER BY 1
+"""
 # What is distinct is counted from the distinct rows of a coarser count: one pass over the photos, no sort of them all.
 COUNT = """
 INSERT INTO geofix.snapshot_split (snapshot_id, split, photos, sequences, cells_l15, blocks_l13)
@@ -275,6 +284,25 @@ def find_snapshot(conn: Connection, sha256: str) -> SnapshotRow:
             hint="Build it here with `geofix snapshot build`, or point GEOFIX_DATABASE_URL at its database.",
         )
     return SnapshotRow(**row)
+
+
+def snapshot_sha256(conn: Connection, snapshot_id: int) -> str | None:
+    """Content hash of a stored snapshot; None where it is gone."""
+    row = conn.execute(SHA256, {"snapshot_id": snapshot_id}).fetchone()
+    return None if row is None else str(row[0])
+
+
+def learned_photos(
+    conn: Connection, sha256: str, snapshot_id: int, splits: list[str]
+) -> dict[str, int] | None:
+    """How many photos of each split stand in the training set of another snapshot, named by its content hash.
+
+    None where this database does not know that one.
+    """
+    if conn.execute(FIND, {"sha256": sha256}).fetchone() is None:
+        return None
+    key = {"sha256": sha256, "snapshot_id": snapshot_id, "splits": splits}
+    return {**dict.fromkeys(splits, 0), **dict(conn.execute(LEARNED, key).fetchall())}
 
 
 def snapshot_photos(
