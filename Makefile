@@ -31,8 +31,8 @@ setup-tests:
 demo: setup ## Build, train and evaluate on the built-in world, then serve the dashboard (SERVE=0: do not).
 	@$(BIN)/geofix demo $(if $(SIZE),--size $(SIZE),) $(if $(filter 0,$(SERVE)),--no-serve,)
 
-test: setup-tests ## Run all tests.
-	@$(BIN)/pytest $(PYTEST_ARGS)
+test: setup-tests ## Run all tests, in TEST_PROCESSES processes (2), each with servers of its own; PYTEST_ARGS='-q -x' adds options.
+	@$(BIN)/pytest -n $(or $(TEST_PROCESSES),2) --dist loadfile $(PYTEST_ARGS)
 
 bench: setup ## Measure what is promised and print the table; BENCHMARKS='search matrix' for some, figures in out/bench.
 	@mkdir -p out/bench; rm -f $(BENCHMARKS:%=out/bench/%.json)

@@ -51,7 +51,6 @@ def benchmark_localizers(
     servers are started. The comparison is in GEOFIX_HOME/runs/NAME: benchmark.md, .svg and .json.
 
     Example: geofix benchmark-localizers configs/benchmark.yaml --world tiny
-    Example: geofix benchmark-localizers configs/benchmark.yaml --world study --photos 240000
     """
     from geofix.cli.ingest import mapping
     from geofix.database.engine import connect

@@ -34,6 +34,7 @@ class FencedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     job_id: UUID | None = None
     token: int = 0
+    silent_s: float | None = None
 
     def commit(self) -> None:
         """Commit, or roll back when the claim is lost.
@@ -65,15 +66,28 @@ class FencedConnection(psycopg.Connection[tuple[Any, ...]]):
                 self._require_claim(roll_back=False)
 
     def _require_claim(self, *, roll_back: bool = True) -> None:
-        if self.job_id is not None and not jobs.holds(self, self.job_id, self.token):
+        if self.job_id is None:
+            return
+        if self.silent_s is not None:
+            jobs.keep_brief(self, self.silent_s)
+        if not jobs.holds(self, self.job_id, self.token):
             if roll_back:
                 self.rollback()
             raise FencedOutError(f"job {self.job_id} was taken from this process")
 
 
 @contextmanager
-def connect_fenced(job_id: UUID, token: int, role: Role = "owner") -> Iterator[FencedConnection]:
+def connect_fenced(
+    job_id: UUID, token: int, role: Role = "owner", *, silent_s: float | None = None
+) -> Iterator[FencedConnection]:
     """A connection of its own for the work of one claim; the caller commits, an exception rolls back.
+
+    Args:
+        job_id: The job.
+        token: Fencing token of the claim.
+        role: Whose rights it has.
+        silent_s: Between the question for the claim and the end of the commit, this process may be silent for
+            so many seconds; then the server ends the transaction.
 
     Raises:
         psycopg.OperationalError: No server answers.
@@ -81,7 +95,7 @@ def connect_fenced(job_id: UUID, token: int, role: Role = "owner") -> Iterator[F
     url = database_url(get_settings(), role)
     given = conninfo_to_dict(url).get("options") or ""
     with psycopg_connection(url, f"{given} -c search_path=geofix,public".strip()) as conn:
-        conn.job_id, conn.token = job_id, token
+        conn.job_id, conn.token, conn.silent_s = job_id, token, silent_s
         yield conn
 
 

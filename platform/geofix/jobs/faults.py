@@ -29,7 +29,8 @@ PASSING_ERRNO = frozenset(
         errno.ENETDOWN,
     }
 )
-_SERVER = (psycopg.OperationalError, OperationalError)
+# The server ends a transaction whose process slept (`keep_brief`).
+_SERVER = (psycopg.OperationalError, OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -130,6 +130,7 @@ class Heartbeat(threading.Thread):
         asked = clock()
         try:
             with connect("writer") as conn:
+                jobs.keep_brief(conn, self._settings.lease_s)
                 asked_for = jobs.renew(
                     conn, self.job.job_id, self.job.fencing_token, self._settings.lease_s, self._snapshot()
                 )

@@ -70,6 +70,7 @@ def execute(job_id: UUID, owner: str) -> bool:
     """
     settings = JobSettings()
     with connect("writer") as conn:
+        jobs.keep_brief(conn, settings.lease_s)
         job = jobs.claim(conn, job_id, owner, settings.lease_s)
         if job is None:
             return False
@@ -133,7 +134,8 @@ def _outcome(job: JobRow, beat: Heartbeat, settings: JobSettings) -> Outcome:
     """Do the work; success is committed together with it, anything else is returned to be recorded."""
     try:
         specification = stored(job.kind, job.specification_version, job.specification)
-        with connect_fenced(job.job_id, job.fencing_token) as conn, progress_to(beat):
+        fenced = connect_fenced(job.job_id, job.fencing_token, silent_s=settings.lease_s)
+        with fenced as conn, progress_to(beat):
             beat.attach(conn)
             work = Work(conn, job.job_id, job.attempts, beat.check)
             chunks = specification.chunks(work) if job.chunk is None else None
@@ -141,6 +143,7 @@ def _outcome(job: JobRow, beat: Heartbeat, settings: JobSettings) -> Outcome:
                 return _split(job, beat, conn, chunks)
             result = specification.run(work)
             beat.close()
+            jobs.keep_brief(conn, settings.lease_s)
             if not jobs.finish(conn, job.job_id, job.fencing_token, "succeeded", result=as_json(result)):
                 raise FencedOutError
             psycopg.Connection.commit(conn)
@@ -158,6 +161,7 @@ def _outcome(job: JobRow, beat: Heartbeat, settings: JobSettings) -> Outcome:
 def _split(job: JobRow, beat: Heartbeat, conn: FencedConnection, chunks: Chunks) -> Outcome:
     """Chunks and the end of the claim in one transaction: all of it, or nothing."""
     beat.close()  # first: it writes the row that this transaction is going to hold
+    jobs.keep_brief(conn, JobSettings().lease_s)
     made = service.insert_chunks(conn, job, chunks)
     if made is None:
         conn.rollback()
@@ -222,6 +226,7 @@ def _write_patiently(job: JobRow, outcome: Outcome) -> bool:
 def _write(job: JobRow, outcome: Outcome) -> bool:
     assert outcome.state is not None
     with connect("writer") as conn:
+        jobs.keep_brief(conn, JobSettings().lease_s)
         if outcome.state not in ("succeeded", "split") and not jobs.finish(
             conn,
             job.job_id,

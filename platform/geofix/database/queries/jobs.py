@@ -73,6 +73,8 @@ UPDATE geofix.job SET lease_expires_at = clock_timestamp() + make_interval(secs 
     progress_done = %(done)s, progress_total = %(total)s, progress_unit = %(unit)s, progress_message = %(message)s
 WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' RETURNING cancel_requested, pause_requested
 """
+# The server ends this transaction when its client says nothing for so long.
+BRIEF = "SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, true)"
 FENCE = """
 SELECT 1 FROM geofix.job WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' FOR SHARE
 """
@@ -195,6 +197,15 @@ def read_events(conn: Connection, job_id: UUID, after: int = 0) -> list[dict[str
     """Events of a job after one of them, in order."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(EVENTS, {"job_id": job_id, "after": after}).fetchall()
+
+
+def keep_brief(conn: Connection, seconds: float) -> None:
+    """Let this transaction be ended by the server when its client is silent for so long.
+
+    Whoever is about to lock the row of a job asks for it: a process that falls asleep before its commit would
+    keep the row from the sweep, which passes over locked rows, for as long as it sleeps.
+    """
+    conn.execute(BRIEF, {"ms": str(max(1, round(1000 * seconds)))})
 
 
 def claim(conn: Connection, job_id: UUID, owner: str, lease_s: float) -> JobRow | None:
