@@ -76,6 +76,9 @@ UPDATE geofix.job SET lease_expires_at = clock_timestamp() + make_interval(secs 
     progress_done = %(done)s, progress_total = %(total)s, progress_unit = %(unit)s, progress_message = %(message)s
 WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' RETURNING cancel_requested, pause_requested
 
+-- BRIEF
+SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, true)
+
 -- FENCE
 SELECT 1 FROM geofix.job WHERE job_id = %(job_id)s AND fencing_token = %(token)s AND state = 'running' FOR SHARE
 
