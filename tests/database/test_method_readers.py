@@ -19,6 +19,7 @@ from geofix.errors import NotFoundError
 from geofix.evaluation.method import MethodRequest, evaluate_method
 from geofix.evaluation.method_build import Wanted
 from geofix.evaluation.method_rows import codes_row
+from geofix.evaluation.service import prepare
 from geofix.ingest.regions import ingest_regions
 from geofix.localize.calibrate import calibrate_code_set
 from geofix.localizers.code_set import CodeSetLocalizer
@@ -77,6 +78,14 @@ def test_a_table_on_another_snapshot_counts_what_the_model_learned(conn, world):
     (note,) = [note for note in document["notes"] if shown in note]
     assert f"{both['test_seen']} of test_seen" in note and "too high" in note and note in report(world)
     assert [item["log_level"] for item in said if item["event"] == note] == ["warning"]
+
+
+def test_any_evaluation_on_another_snapshot_is_told(conn, world):
+    build_snapshot(conn, ["streets"], world.folder / "elsewhere", seed=4, **SPLIT)
+    for snapshot, told in (("elsewhere", True), ("snapshot", False)):
+        with capture_logs() as said:
+            prepare(conn, localizer="knn", model="joint", snapshot=world.folder / snapshot, split="test_seen")
+        assert any("trained on another snapshot" in item["event"] for item in said) == told
 
 
 @pytest.mark.parametrize(

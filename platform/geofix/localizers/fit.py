@@ -9,6 +9,7 @@ import numpy as np
 
 from geofix.codes.build import cellmean_vectors
 from geofix.codes.matrix import CellMatrix
+from geofix.codes.trained_on import trained_on
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries import snapshots as snapshot_queries
@@ -64,6 +65,9 @@ def fit_localizer(
         UsageError: Unknown name, or a code set of another recipe or model.
         BadInputError: No training photo is embedded, or the model's directory cannot be used.
     """
+    theirs = trained_on(conn, model)
+    if theirs is not None and theirs != snapshot_queries.snapshot_sha256(conn, snapshot_id):
+        _log.warning("trained on another snapshot, whose photos may be among those asked", model=model.name)
     if code_set is not None:
         stands_for = NAMES.get(code_set.recipe, code_set.recipe)
         if name != stands_for:
@@ -84,10 +88,6 @@ def fit_localizer(
             hint=f"Give --code-set; known: {known}.",
         )
     if name in TRAINED:
-        if model.snapshot_id != snapshot_id:
-            _log.warning(
-                "trained on another snapshot, whose photos may be among those asked", model=model.name
-            )
         place, device = Path(model.directory_uri), get_settings().device
         return Fitted(trained_localizer(name, place, device, sha256=model.weights_sha256), level)
     if name == "cellmean":
