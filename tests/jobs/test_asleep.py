@@ -14,7 +14,9 @@ from geofix.database.fenced import connect_fenced
 from geofix.database.queries import job_flow, jobs
 from geofix.jobs import runner
 from geofix.jobs.faults import is_passing
+from geofix.jobs.pipeline import Pipeline
 from geofix.jobs.service import submit
+from geofix.jobs.sweep import sweep
 from servers import Database
 
 LEASE_S = 0.5
@@ -65,16 +67,22 @@ def test_a_commit_of_work_that_is_never_ended_ends_by_itself(monkeypatch: pytest
 
 
 def test_whoever_locks_the_row_of_a_job_is_brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim, renewal and end of a real run."""
-    seen: dict[str, str] = {}
-    for name in ("claim", "renew", "finish"):
-        real = getattr(jobs, name)
+    """Claims, renewals, ends, sums over stages and the sweep, in a real run."""
+    seen: dict[str, set[str]] = {}
+    for module, names in (
+        (jobs, ("claim", "renew", "finish")),
+        (job_flow, ("settle", "mend_clock", "expire_leases", "recover_lost", "fail_dependents")),
+    ):
+        for name in names:
+            real = getattr(module, name)
 
-        def told(conn: Any, *arguments: Any, _real: Any = real, _name: str = name, **more: Any) -> Any:
-            (seen[_name],) = conn.execute("SHOW idle_in_transaction_session_timeout").fetchone()
-            return _real(conn, *arguments, **more)
+            def told(conn: Any, *arguments: Any, _real: Any = real, _name: str = name, **more: Any) -> Any:
+                (limit,) = conn.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+                seen.setdefault(_name, set()).add(limit)
+                return _real(conn, *arguments, **more)
 
-        monkeypatch.setattr(jobs, name, told)
-    job_id = submit(Probe(key="brief", steps=2)).job_id
-    assert runner.execute(job_id, "me")
-    assert seen == dict.fromkeys(("claim", "renew", "finish"), "3s")  # the lease of these tests
+            monkeypatch.setattr(module, name, told)
+    stages = [{"name": "a", "kind": "probe", "parameters": {"key": "brief", "steps": 2}}]
+    assert runner.run_inline(submit(Pipeline(stages=stages)).job_id).state == "succeeded"
+    sweep()
+    assert len(seen) == 8 and set.union(*seen.values()) == {"3s"}  # the lease of these tests

@@ -21,7 +21,7 @@ FROM geofix.prediction r WHERE r.evaluation_id = %(evaluation_id)s AND r.rank = 
 -- ANALYZE_ANSWERS
 ANALYZE first_answer
 
--- TODO
+-- EACH_PLACE
 INSERT INTO region_todo SELECT photo_id, geom FROM first_answer WHERE place = photo_id
 
 -- ANALYZE_REGIONS

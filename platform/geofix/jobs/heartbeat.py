@@ -16,6 +16,7 @@ from geofix.database.fenced import FencedConnection
 from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
+from geofix.jobs.brief import connect_briefly
 from geofix.jobs.service import as_json
 from geofix.jobs.settings import JobSettings
 from geofix.log import get_logger
@@ -129,8 +130,7 @@ class Heartbeat(threading.Thread):
     def _beat(self) -> None:
         asked = clock()
         try:
-            with connect("writer") as conn:
-                jobs.keep_brief(conn, self._settings.lease_s)
+            with connect_briefly(self._settings) as conn:
                 asked_for = jobs.renew(
                     conn, self.job.job_id, self.job.fencing_token, self._settings.lease_s, self._snapshot()
                 )
@@ -158,7 +158,7 @@ class Heartbeat(threading.Thread):
         if self.job.chunk is None or self.job.parent_job_id is None:
             return
         try:
-            with connect("writer") as conn:
+            with connect_briefly(self._settings) as conn:
                 job_flow.settle(conn, self.job.parent_job_id, self.job.kind, wait=False)
         except (GeofixError, psycopg.Error) as error:
             _log.debug("progress not summed", job_id=str(self.job.job_id), error=str(error))

@@ -17,6 +17,7 @@ from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import GeofixError
 from geofix.jobs import service
+from geofix.jobs.brief import connect_briefly
 from geofix.jobs.faults import is_passing, told
 from geofix.jobs.heartbeat import Heartbeat, JobStoppedError, clock, log_lines_to
 from geofix.jobs.service import as_json
@@ -69,8 +70,7 @@ def execute(job_id: UUID, owner: str) -> bool:
         KeyboardInterrupt: This process was interrupted; the job is queued again.
     """
     settings = JobSettings()
-    with connect("writer") as conn:
-        jobs.keep_brief(conn, settings.lease_s)
+    with connect_briefly(settings) as conn:
         job = jobs.claim(conn, job_id, owner, settings.lease_s)
         if job is None:
             return False
@@ -225,8 +225,7 @@ def _write_patiently(job: JobRow, outcome: Outcome) -> bool:
 
 def _write(job: JobRow, outcome: Outcome) -> bool:
     assert outcome.state is not None
-    with connect("writer") as conn:
-        jobs.keep_brief(conn, JobSettings().lease_s)
+    with connect_briefly() as conn:
         if outcome.state not in ("succeeded", "split") and not jobs.finish(
             conn,
             job.job_id,

@@ -17,6 +17,7 @@ from geofix.database.queries import job_control, job_flow, jobs
 from geofix.database.queries.jobs import JobRow
 from geofix.errors import JobFailedError, NotFoundError, UsageError
 from geofix.jobs import broker
+from geofix.jobs.brief import connect_briefly
 from geofix.jobs.pipeline import Pipeline
 from geofix.jobs.specs import QUEUES, Chunks, Queue, Specification, resumable_kinds, stored
 
@@ -281,7 +282,7 @@ def retry(job_id: UUID | str) -> JobRow:
 
 def settle(job: JobRow) -> None:
     """After a job changed its state: fail what can never run, bring its container's row up to date."""
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         for item, error in job_flow.fail_dependents(conn):
             jobs.add_events(conn, item, [("state", f"failed: {error}", "{}")])
     parent = job.job_id if job.is_container else job.parent_job_id
@@ -292,7 +293,7 @@ def settle(job: JobRow) -> None:
 def settle_container(parent: UUID) -> None:
     """Bring the row of a pipeline or of a job in chunks up to date, and the one that it is a stage of."""
     unblocked: list[UUID] = []
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         row = jobs.find_job(conn, parent)
         if row is None or not row.is_container:
             return

@@ -17,6 +17,7 @@ from geofix.database.engine import connect
 from geofix.database.queries import job_flow, jobs, presence
 from geofix.errors import GeofixError
 from geofix.jobs import broker, service
+from geofix.jobs.brief import connect_briefly
 from geofix.jobs.schedule import submit_due
 from geofix.jobs.settings import JobSettings
 from geofix.log import get_logger
@@ -40,16 +41,16 @@ class Swept:
 def sweep(settings: JobSettings | None = None) -> Swept:
     """Expired leases -> lost -> queued again or parked; dead dependencies; pipelines; unsent messages."""
     used = settings or JobSettings()
-    with connect("writer") as conn:
+    with connect_briefly(used) as conn:
         job_flow.mend_clock(conn, used.lease_s, 1.2 * used.retry_max_s)
         lost = job_flow.expire_leases(conn)
         for job_id, owner in lost:
             jobs.add_events(conn, job_id, [("state", f"lost: {owner} let its lease run out", "{}")])
-    with connect("writer") as conn:
+    with connect_briefly(used) as conn:
         recovered = job_flow.recover_lost(conn, used.retry_s, used.retry_max_s)
         for job_id, state, error in recovered:
             jobs.add_events(conn, job_id, [("state", f"{state}: {error}" if error else state, "{}")])
-    with connect("writer") as conn:
+    with connect_briefly(used) as conn:
         for job_id, error in job_flow.fail_dependents(conn):
             jobs.add_events(conn, job_id, [("state", f"failed: {error}", "{}")])
         presence.forget_workers(conn)

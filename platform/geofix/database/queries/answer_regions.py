@@ -37,7 +37,7 @@ SELECT r.photo_id, min(r.photo_id) OVER (PARTITION BY r.geom), r.geom
 FROM geofix.prediction r WHERE r.evaluation_id = %(evaluation_id)s AND r.rank = 1
 """
 ANALYZE_ANSWERS = "ANALYZE first_answer"
-TODO = "INSERT INTO region_todo SELECT photo_id, geom FROM first_answer WHERE place = photo_id"
+EACH_PLACE = "INSERT INTO region_todo SELECT photo_id, geom FROM first_answer WHERE place = photo_id"
 ANALYZE_REGIONS = "ANALYZE answer_region"
 COUNT = """
 SELECT count(*) FILTER (WHERE pr.region_id IS NOT NULL AND (a.photo_id IS NOT NULL OR e.missing_policy = 'wrong')),
@@ -76,7 +76,7 @@ def count(conn: Connection, evaluation_id: int) -> dict[str, dict[str, Any]]:
     wanted = {*levels, *(["country"] if "admin1" in levels else [])}
     for level in sorted(wanted, key=lambda name: (name != "country", name)):
         conn.execute(photo_regions.CREATE_TODO, prepare=False)
-        conn.execute(TODO)
+        conn.execute(EACH_PLACE)
         photo_regions.assign_places(conn, level, REGIONS)
         conn.execute(ANALYZE_REGIONS)
         row = conn.execute(COUNT, {**asked, "level": level}).fetchone()
