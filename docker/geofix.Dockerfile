@@ -16,6 +16,7 @@ COPY platform platform
 COPY workers workers
 COPY dashboard dashboard
 COPY migrations migrations
+COPY configs configs
 COPY alembic.ini ./
 
 FROM python:${PYTHON}-slim-trixie

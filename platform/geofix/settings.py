@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     """Everything an operator can set without a command-line option."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GEOFIX_", env_file=".env", extra="ignore", populate_by_name=True
+        env_prefix="GEOFIX_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
     )
 
     home: Path = Field(Path(".geofix"), description="Data of the embedded servers, models and logs.")

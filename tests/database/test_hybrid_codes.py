@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ from geofix.ingest.aerial import ingest_aerial
 from geofix.ingest.aerial_tiles import register_tiles
 from geofix.localize import calibrate
 from geofix.localize.calibrate import calibrate_code_set
+from geofix.localize.confidence import fit_confidence
 from geofix.localizers.code_set import CodeSetLocalizer
 from geofix.models.registry import Model, load_model, save_model
 from geofix.snapshots.build import build_snapshot, stored_snapshot
@@ -293,7 +295,7 @@ def test_a_model_of_an_unknown_snapshot_is_not_fitted_on_another(conn, small, mo
     build_code_set(conn, name="a", model=unknown, recipe="aerial", level=LEVEL)
     with capture_logs() as said:
         calibrate_code_set(conn, code_queries.find_code_set(conn, "a"), ours.snapshot_id)
-    assert [item["log_level"] for item in said if "another snapshot" in item["event"]] == ["warning"]
+    assert [item["log_level"] for item in said if told in item["event"]] == ["warning"]
     conn.execute(change, (ours.sha256,))  # the same snapshot, which was built here after the model came
     known = model_queries.find_model(conn, "joint")
     assert known.snapshot_id is None
@@ -305,12 +307,14 @@ def test_calibration_takes_part_of_many_photos_and_says_so(conn, model, monkeypa
     found = code_queries.find_code_set(conn, "h")
     whole = calibrate_code_set(conn, found, model.snapshot_id)
     assert whole["photos_used"] == whole["photos_available"] > 10
-    monkeypatch.setattr(calibrate, "PHOTOS", 9)
+    outside = whole["photos_available"] - whole["queries"]
+    monkeypatch.setattr(calibrate, "fit_confidence", partial(fit_confidence, most=9))
     some = calibrate_code_set(conn, found, model.snapshot_id)
-    assert (some["photos_used"], some["photos_available"]) == (9, whole["photos_available"])
+    used = 9 + min(outside, 9)
+    assert (some["photos_used"], some["photos_available"]) == (used, whole["photos_available"])
     stored = code_queries.find_code_set(conn, "h").calibration
-    assert (stored["photos_used"], stored["photos_available"]) == (9, whole["photos_available"])
-    assert stored["queries"] + stored["coverage"]["uncovered"] == 9
+    assert (stored["photos_used"], stored["photos_available"]) == (used, whole["photos_available"])
+    assert (stored["queries"], stored["coverage"]["uncovered"]) == (9, used - 9)
     assert calibrate_code_set(conn, found, model.snapshot_id) == some, "the same photos again"
 
 

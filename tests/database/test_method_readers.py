@@ -78,6 +78,8 @@ def test_a_table_on_another_snapshot_counts_what_the_model_learned(conn, world):
     (note,) = [note for note in document["notes"] if shown in note]
     assert f"{both['test_seen']} of test_seen" in note and "too high" in note and note in report(world)
     assert [item["log_level"] for item in said if item["event"] == note] == ["warning"]
+    assert document["product"]["command"] is None, "codes build would refuse this snapshot"
+    assert any("that the model may have learned" in note for note in document["notes"])
 
 
 def test_any_evaluation_on_another_snapshot_is_told(conn, world):
@@ -120,6 +122,17 @@ def test_frozen_encoders_on_a_smaller_share_are_judged_fairly(conn, world):
     assert set(document["trained_on"]["joint"]["learned"].values()) == {0}
     assert document["product"]["command"] is None
     assert any("No option of `codes build`" in note for note in document["notes"])
+
+
+def test_another_snapshot_of_whose_val_nothing_was_learned_will_do(conn, world):
+    build_snapshot(conn, ["streets"], world.folder / "tenth", seed=2, train_share=0.6, **SPLIT)
+    tenth = stored_snapshot(conn, world.folder / "tenth")
+    model = find_model(conn, "joint")
+    build_code_set(conn, name="fair", model=model, level=16, snapshot_id=tenth.snapshot_id)
+    said = calibrate_code_set(conn, code_queries.find_code_set(conn, "fair"), tenth.snapshot_id)
+    assert said["temperature"] > 0
+    document = ask(conn, world, snapshot=world.folder / "tenth", splits=("test_seen",))
+    assert "--snapshot" in document["product"]["command"]
 
 
 def test_without_regions_photos_stand_in_thirds_by_density(conn, world):

@@ -11,11 +11,11 @@ from probes import Probe
 
 from geofix.database.engine import connect
 from geofix.database.fenced import connect_fenced
-from geofix.database.queries import job_flow, jobs
-from geofix.jobs import runner
+from geofix.database.queries import job_control, job_flow, jobs
+from geofix.jobs import broker, runner
 from geofix.jobs.faults import is_passing
 from geofix.jobs.pipeline import Pipeline
-from geofix.jobs.service import submit
+from geofix.jobs.service import cancel, pause, publish_ready, resume, retry, submit
 from geofix.jobs.sweep import sweep
 from servers import Database
 
@@ -67,11 +67,15 @@ def test_a_commit_of_work_that_is_never_ended_ends_by_itself(monkeypatch: pytest
 
 
 def test_whoever_locks_the_row_of_a_job_is_brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claims, renewals, ends, sums over stages and the sweep, in a real run."""
+    """Claims, renewals, log lines, ends, sums, the sweep, and what people ask for."""
     seen: dict[str, set[str]] = {}
     for module, names in (
-        (jobs, ("claim", "renew", "finish")),
-        (job_flow, ("settle", "mend_clock", "expire_leases", "recover_lost", "fail_dependents")),
+        (jobs, ("claim", "renew", "finish", "add_events")),
+        (
+            job_flow,
+            ("settle", "mend_clock", "expire_leases", "recover_lost", "fail_dependents", "mark_published"),
+        ),
+        (job_control, ("request_cancel", "request_pause", "release", "requeue")),
     ):
         for name in names:
             real = getattr(module, name)
@@ -85,4 +89,9 @@ def test_whoever_locks_the_row_of_a_job_is_brief(monkeypatch: pytest.MonkeyPatch
     stages = [{"name": "a", "kind": "probe", "parameters": {"key": "brief", "steps": 2}}]
     assert runner.run_inline(submit(Pipeline(stages=stages)).job_id).state == "succeeded"
     sweep()
-    assert len(seen) == 8 and set.union(*seen.values()) == {"3s"}  # the lease of these tests
+    waiting = submit(Probe(key="asked")).job_id
+    for ask in (pause, resume, cancel, retry):
+        ask(waiting)
+    monkeypatch.setattr(broker, "publish", lambda ready: [job_id for job_id, _ in ready])
+    assert publish_ready([waiting]) == 1
+    assert len(seen) == 14 and set.union(*seen.values()) == {"3s"}  # the lease of these tests

@@ -126,6 +126,32 @@ def test_coverage_logit() -> None:
     assert np.mean(turned.in_coverage(-best) == covered) > 0.95
 
 
+def test_few_photos_inside_a_small_region_all_take_part(cells: CellMatrix) -> None:
+    """A set of one region: one query in forty lies in it, and none of those is left out for the others."""
+    queries, truth = drawn(cells, 0.1, 4000)
+    inside = np.arange(4000) % 40 == 0
+    truth[~inside] = s2.cell_at(-70.0, 10.0, 15)
+    queries[~inside] = np.roll(queries[~inside], 7, axis=1)
+    some = fit_confidence(cells, queries, truth, most=150)
+    whole = fit_confidence(cells, queries, truth)
+    assert (some.queries, some.photos_used, some.photos_available) == (100, 250, 4000)
+    assert (some.coverage.covered, some.coverage.uncovered) == (100, 150)
+    assert some.temperature == pytest.approx(whole.temperature, rel=1e-3)
+
+
+def test_coverage_of_a_draw_says_what_all_would() -> None:
+    """Few of many uncovered queries, each counted as often as there were: the same, but for chance."""
+    rng = np.random.default_rng(3)
+    best = np.concatenate([rng.normal(0.8, 0.1, 2000), rng.normal(0.6, 0.1, 100_000)])
+    covered = np.arange(len(best)) < 2000
+    part = np.arange(len(best)) < 12_000
+    whole, asked = fit_coverage(best, covered), np.linspace(0.5, 1.1, 7)
+    same = fit_coverage(best[part], covered[part], uncovered_weight=10.0)
+    np.testing.assert_allclose(same.probability(asked), whole.probability(asked), atol=0.06)
+    skewed = fit_coverage(best[part], covered[part])
+    assert np.abs(skewed.probability(asked) - whole.probability(asked)).max() > 0.3
+
+
 def test_coverage_where_the_score_says_nothing() -> None:
     fit = fit_coverage(np.full(10, 0.5), np.arange(10) < 8)
     assert fit.in_coverage(0.5) and fit.probability(0.5) == pytest.approx(0.8, abs=0.01)

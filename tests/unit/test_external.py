@@ -89,6 +89,11 @@ def test_blank_words_and_impossible_positions_are_counted(tmp_path: Path, truth:
         ("mean_km", 11.1, ""),
         ("acc 12.5/25.0/50.0", "", ""),
         ("--- all ---", 47.0, 8.0),
+        ("street/1km", 12.5, ""),
+        ("Mean/Median", 47.0, 8.0),
+        ("street / city / region", 12.5, ""),
+        ("Accuracy (street/city)", 12.5, 25.0),
+        ("mean w/o outliers", 47.0, 8.0),
     ],
 )
 def test_footers_are_left_out_of_predictions_and_truth(
@@ -106,6 +111,7 @@ def test_footers_are_left_out_of_predictions_and_truth(
     [
         *("street/{}.jpg", "city/{}.jpg", "all/{}.jpg", "n/{}", "result\\{}.png", "../country/{}"),
         *("city {}.jpg", "all photos/{}", "street ({}).JPEG", "region-{}", "n-{}", "total.{}.webp"),
+        *("street/city/{}", "all (new)/{}", "mean/{}", "city/mean{}", "w/{}"),
     ],
 )
 def test_photos_are_no_footers_whatever_word_they_begin_with(tmp_path: Path, name: str) -> None:

@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from geofix.cli.main import app
+from geofix.jobs.settings import JobSettings
 from geofix.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,10 +154,12 @@ def names_in(lines: list[str]) -> list[str]:
     return [found[1] for line in lines if (found := re.match(r"#?(GEOFIX_[A-Z_]+)=", line))]
 
 
+def variables(kind: type[Settings] | type[JobSettings]) -> set[str]:
+    return {f"{kind.model_config['env_prefix']}{name}".upper() for name in kind.model_fields}
+
+
 def test_env_example_names_every_setting_once_and_no_other() -> None:
-    assert sorted(names_in(example_lines()[0])) == sorted(
-        f"GEOFIX_{name.upper()}" for name in Settings.model_fields
-    )
+    assert sorted(names_in(example_lines()[0])) == sorted(variables(Settings) | variables(JobSettings))
 
 
 def test_env_example_has_a_comment_above_every_setting() -> None:
@@ -172,7 +175,8 @@ def test_env_example_sets_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path
             monkeypatch.delenv(name)
     empty = tmp_path / ".env"
     empty.touch()
-    assert Settings(_env_file=ROOT / ".env.example") == Settings(_env_file=empty)
+    for kind in (Settings, JobSettings):
+        assert kind(_env_file=ROOT / ".env.example") == kind(_env_file=empty)
 
 
 def compose() -> dict[str, Any]:
@@ -185,6 +189,39 @@ def test_env_example_names_every_variable_of_the_compose_file() -> None:
     own, extra = example_lines()
     assert used <= {*names_in(own), *names_in(extra)}
     assert set(names_in(extra)) <= used
+
+
+# Said by the compose file itself, or of no use in a container.
+NOT_PASSED = {"DATABASE_URL", "WRITER_URL", "READER_URL", "BROKER_URL", "HOME", "LOG_JSON"}
+NOT_PASSED |= {"SHARED", "POSTGRES_BIN", "DASHBOARD_ACCESS", "DASHBOARD_OPERATORS", "DASHBOARD_VIEWERS"}
+
+
+def test_every_setting_reaches_the_compose_services_with_its_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    passed = (variables(Settings) | variables(JobSettings)) - {f"GEOFIX_{name}" for name in NOT_PASSED}
+    for name in list(os.environ):
+        if name.startswith("GEOFIX_"):
+            monkeypatch.delenv(name)
+    empty = tmp_path / ".env"
+    empty.touch()
+    for kind in (Settings, JobSettings):
+        default = kind(_env_file=empty)
+        for service, body in compose()["services"].items():
+            if service in ("database", "broker"):
+                continue
+            given = {name: value for name, value in body["environment"].items() if name in passed}
+            assert set(given) == passed, service
+            for name, value in given.items():
+                monkeypatch.setenv(name, re.sub(rf"^\$\{{{name}:-(.*)\}}$", r"\1", value))
+            if service == "worker-gpu":
+                monkeypatch.setenv("GEOFIX_DEVICE", "auto")
+            assert kind(_env_file=empty) == default, service
+
+
+def test_image_holds_the_configurations_that_pipelines_name() -> None:
+    assert "COPY configs configs" in (ROOT / "docker" / "geofix.Dockerfile").read_text()
+    assert "!configs" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_every_compose_service_has_a_health_check_and_no_password() -> None:

@@ -189,7 +189,8 @@ def show(
     from geofix.evaluation.administrative import level_rows
 
     with connect("reader") as conn:
-        stored = evaluations.find_evaluation(conn, name)["metrics"].get("administrative")
+        metrics = evaluations.find_evaluation(conn, name)["metrics"]
+        stored = metrics.get("administrative")
         if by == "level":
             rows = level_rows(name, stored)
         elif by == "cell":
@@ -201,6 +202,8 @@ def show(
                 "warning: answers or regions changed after these were counted: `geofix evaluate summarize` "
                 "counts anew"
             )
+        elif stored is None and "accuracy_km" in metrics and not json:
+            say("answers in the right region were not counted yet: `geofix evaluate summarize` counts them")
 
     def human() -> None:
         if by != "level":

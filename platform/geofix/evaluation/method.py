@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geofix.codes.trained_on import learned_from_val
 from geofix.database.engine import Connection
 from geofix.database.queries import models as model_queries
 from geofix.database.queries.models import ModelRow
@@ -116,6 +117,7 @@ def evaluate_method(conn: Connection, request: MethodRequest, out: Path) -> dict
     snapshot = stored_snapshot(conn, request.snapshot)
     found = _read(conn, request, snapshot)
     rows, main = build_rows(found.plan, found.joint, found.others, request.wanted)
+    refused = learned_from_val(conn, found.models["joint"], snapshot.snapshot_id) is not None
     product = product_of(
         next(row for row in rows if row.key == main),
         found.plan.fits,
@@ -123,8 +125,9 @@ def evaluate_method(conn: Connection, request: MethodRequest, out: Path) -> dict
         request.snapshot,
         request.datasets,
         frozen=request.frozen,
+        refused=refused,
     )
-    note = product_note(product, main, frozen=request.frozen)
+    note = product_note(product, main, frozen=request.frozen, refused=refused)
     found.plan.notes.extend([] if note is None else [note])
     counting = Counting(protocol, request.threshold_m, request.replicates, request.seed)
     store = Store(

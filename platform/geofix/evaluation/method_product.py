@@ -13,7 +13,14 @@ DEFAULT = "bilinear"  # what `codes build` does unless told
 
 
 def product_of(
-    main: Row, fits: dict[str, Any], model: str, snapshot: Path, datasets: list[str] | None, *, frozen: bool
+    main: Row,
+    fits: dict[str, Any],
+    model: str,
+    snapshot: Path,
+    datasets: list[str] | None,
+    *,
+    frozen: bool,
+    refused: bool = False,
 ) -> dict[str, Any]:
     """Which code set the main row is.
 
@@ -24,13 +31,14 @@ def product_of(
         snapshot: The directory that judged.
         datasets: Only aerial tiles of these.
         frozen: The prototypes are not those of the model.
+        refused: `codes build` fits nothing on this snapshot, whose photos the model may have learned.
 
     Returns:
         `command` (None where no option of `codes build` makes the row), `upsample` (None where codes are the
         same either way), `default` (whether the command does the same without that option).
     """
     recipe, upsample = _recipe(main, fits)
-    if recipe is None or (frozen and recipe in ("prototype", "hybrid")):
+    if recipe is None or ((frozen or refused) and recipe in ("prototype", "hybrid")):
         return {"command": None, "upsample": upsample, "default": False}
     words = ["geofix", "codes", "build", "--model", model, "--code-set", f"{model}-l{main.level}"]
     words += ["--recipe", recipe, "--level", str(main.level), "--snapshot", str(snapshot)]
@@ -45,10 +53,14 @@ def product_of(
     }
 
 
-def product_note(product: dict[str, Any], main: str, *, frozen: bool) -> str | None:
+def product_note(product: dict[str, Any], main: str, *, frozen: bool, refused: bool = False) -> str | None:
     """What a reader must know who builds codes without reading the command; None where there is nothing."""
     if product["command"] is None:
-        why = "its prototypes are means of the snapshot's photos" if frozen else "it is a baseline alone"
+        why = "it is a baseline alone"
+        if refused:
+            why = "nothing is fitted on photos that the model may have learned"
+        if frozen:
+            why = "its prototypes are means of the snapshot's photos"
         return f"No option of `codes build` makes the row {main}: {why}."
     if product["default"]:
         return None

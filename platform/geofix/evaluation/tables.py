@@ -31,17 +31,23 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 _BLANK = {"", "nan", "na", "n/a", "none", "null", "-", "--", "nat", "<na>"}
 # A summary word alone, before a sign that numbers or units follow, or as part of a name such as mean_km.
+_WORDS = (
+    "mean|median|average|avg|total|totals|sum|count|n|acc|accuracy|recall|score|geoscore|overall|std|"
+    "all|result|results|summary|street|city|region|country|continent"
+)
 _SUMMARY = re.compile(
-    r"^[^\w/\\]*(mean|median|average|avg|total|totals|sum|count|n|acc|accuracy|recall|score|geoscore|overall|std|"
-    r"all|result|results|summary|street|city|region|country|continent)"
+    rf"^[^\w/\\]*({_WORDS})"
     r"([^\w/\\]*$|[\s:=@(\[%<>|±]|-level\b|[\W_]*[\d.]*\s*km\b)",
     re.IGNORECASE,
 )
 # Paths below a folder and names of files are photos, whatever word they begin with.
 _FILE = re.compile(
-    r"[^\W\d][/\\]|\.(jpe?g|jpe|jfif|mpo|png|webp|heic|heif|hif|avif|tiff?|bmp|gif|jp2|dng)\s*$",
+    r"([^\W\d]|\))[/\\]|\.(jpe?g|jpe|jfif|mpo|png|webp|heic|heif|hif|avif|tiff?|bmp|gif|jp2|dng)\s*$",
     re.IGNORECASE,
 )
+# Slashes that no path has: in "street/1 km", "mean/median", "accuracy (street/city)" and "mean w/o outliers".
+_SLASHED = re.compile(rf"^[^\w/\\]*({_WORDS})(\s*/\s*({_WORDS}|[\d.]+\s*km))+[\W_]*$", re.IGNORECASE)
+_ASIDE = re.compile(r"\([^()]*/[^()]*\)|\bw/(o\b)?", re.IGNORECASE)
 _SPREADSHEET = re.compile(r"^\d(\.\d+)?E\+\d+$", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"^-?\d{1,3},\d+$")
 
@@ -249,7 +255,9 @@ def _is_footer(identifier: str, lat: str, lon: str) -> bool:
 
 
 def _is_summary(text: str) -> bool:
-    return _SUMMARY.match(text) is not None and _FILE.search(text) is None
+    if _SUMMARY.match(text) or _SLASHED.match(text):
+        return _FILE.search(_SLASHED.sub("", _ASIDE.sub("", text))) is None
+    return False
 
 
 def _check_ids(ids: pd.Series, path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import psycopg
 import structlog
 
-from geofix.database.engine import connect
 from geofix.database.fenced import FencedConnection
 from geofix.database.queries import job_flow, jobs
 from geofix.database.queries.jobs import JobRow
@@ -174,7 +173,7 @@ class Heartbeat(threading.Thread):
         if not events:
             return
         try:
-            with connect("writer") as conn:
+            with connect_briefly(self._settings) as conn:  # an event's key to its job locks the job's row
                 jobs.add_events(conn, self.job.job_id, events)
         except (GeofixError, psycopg.Error) as error:
             _log.warning("log lines not stored", job_id=str(self.job.job_id), error=str(error))

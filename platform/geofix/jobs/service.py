@@ -60,7 +60,7 @@ def submit(
         raise UsageError(f"There is no queue {queue!r}.", hint=f"Queues: {', '.join(QUEUES)}.")
     if not 1 <= max_attempts <= 100:
         raise UsageError(f"max_attempts is {max_attempts}.", hint="1 to 100.")
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         missing = [str(item) for item in after if item not in jobs.existing(conn, after)]
         if missing:
             raise NotFoundError(f"There is no job {missing[0]} to wait for.", hint="See `geofix jobs list`.")
@@ -170,7 +170,7 @@ def publish_ready(ids: Sequence[UUID]) -> int:
         ready = job_flow.ready(conn, ids)
     sent = broker.publish(ready)
     if sent:
-        with connect("writer") as conn:
+        with connect_briefly() as conn:
             job_flow.mark_published(conn, sent)
     return len(sent)
 
@@ -203,7 +203,7 @@ def cancel(job_id: UUID | str) -> JobRow:
         UsageError: It has ended already.
     """
     row = find(job_id)
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         changed = job_control.request_cancel(conn, row.job_id)
         for item, state in changed:
             text = "cancelled" if state == "cancelled" else "cancel requested"
@@ -224,7 +224,7 @@ def pause(job_id: UUID | str) -> JobRow:
     """
     row = find(job_id)
     resumable = resumable_kinds()
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         changed = job_control.request_pause(conn, row.job_id, resumable)
         for item, state in changed:
             jobs.add_events(
@@ -248,7 +248,7 @@ def resume(job_id: UUID | str) -> JobRow:
         UsageError: Nothing of it is paused.
     """
     row = find(job_id)
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         changed = job_control.release(conn, row.job_id)
         for item, state in changed:
             text = "resumed" if state == "queued" else "pause withdrawn"
@@ -267,7 +267,7 @@ def retry(job_id: UUID | str) -> JobRow:
         UsageError: It did not end badly.
     """
     row = find(job_id)
-    with connect("writer") as conn:
+    with connect_briefly() as conn:
         again = job_control.requeue(conn, row.job_id)
         for item in again:
             jobs.add_events(conn, item, [("state", "queued again by hand", "{}")])

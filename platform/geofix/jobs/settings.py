@@ -14,7 +14,9 @@ Seconds = Annotated[float, Field(gt=0)]
 class JobSettings(BaseSettings):
     """Timing of the queue, from GEOFIX_JOB_*; every process of one installation should have the same."""
 
-    model_config = SettingsConfigDict(env_prefix="GEOFIX_JOB_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GEOFIX_JOB_", env_file=".env", env_ignore_empty=True, extra="ignore"
+    )
 
     lease_s: Seconds = Field(60.0, description="A worker silent for this long has lost its job.")
     heartbeat_s: Seconds = Field(2.0, description="Between renewals; a cancel is seen within this time.")

@@ -83,7 +83,7 @@ def _publish_due(settings: JobSettings) -> int:
             again += items[: max(0, len(items) - there)]
     sent = broker.publish([*new, *again])
     if sent:
-        with connect("writer") as conn:
+        with connect_briefly(settings) as conn:
             job_flow.mark_published(conn, sent)
     return len(sent)
 

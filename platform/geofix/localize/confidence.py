@@ -16,9 +16,11 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logsumexp
 
 from geofix.codes.matrix import CellMatrix, Ids, Ranges
+from geofix.codes.thinning import thinned
 from geofix.errors import BadInputError, UsageError
 
 _log = structlog.get_logger(module=__name__)
+PHOTOS = 5000  # in a searched cell, at most, and as many elsewhere: 64 KB of memory each
 _BINS = 16_384
 _QUERIES = 1024  # scored together: 64 MB
 _COUNTED = 16  # counted together: their counts stay in a processor's cache
@@ -36,7 +38,7 @@ class CoverageFit:
     Attributes:
         slope: Of the logit; None for the threshold.
         threshold: Best score at which the probability is one half, or the threshold.
-        covered: Validation queries whose true cell was in scope.
+        covered: Validation queries whose true cell was in scope, of those that took part.
         uncovered: The others.
     """
 
@@ -68,7 +70,7 @@ class ConfidenceFit:
         queries: Validation queries whose true cell was in scope.
         cells: Cells in scope.
         coverage: The 'outside my coverage' fit.
-        photos_used: Validation photos that took part, in scope or not; None where nobody noted it.
+        photos_used: Validation photos that took part, in scope or not; None in older fits.
         photos_available: Those there were; where there are more, they were thinned out.
     """
 
@@ -97,17 +99,25 @@ class ConfidenceFit:
 
 
 def fit_confidence(
-    matrix: CellMatrix, queries: npt.ArrayLike, true_ids: npt.ArrayLike, ranges: Ranges | None = None
+    matrix: CellMatrix,
+    queries: npt.ArrayLike,
+    true_ids: npt.ArrayLike,
+    ranges: Ranges | None = None,
+    *,
+    most: int = PHOTOS,
 ) -> ConfidenceFit:
     """Fit temperature and coverage on validation queries from seen and unseen blocks in their natural mix.
 
-    Memory: 64 KB per query in scope and 64 MB of scores, whatever the number of cells. Thin many queries out.
+    Memory: 64 KB per query that takes part and 64 MB of scores, whatever the number of cells. Where more than
+    `most` queries lie in scope, or out of it, so many of either kind are drawn by a seed, and count in the
+    coverage's fit as often as there were queries for each.
 
     Args:
         matrix: The codes that are searched.
         queries: (q, D), completed if the codes are.
         true_ids: (q,) cell or leaf id of where each photo was taken.
         ranges: Scope, closed id ranges (n, 2); None: everywhere.
+        most: Queries of either kind that take part.
 
     Raises:
         BadInputError: No query's true cell is in scope.
@@ -122,15 +132,27 @@ def fit_confidence(
             f"none of {len(vectors)} validation queries ({len(rows)} true cells) lies in a searched cell.",
             hint="Fit on the validation split of the snapshot this code set was built from.",
         )
-    histogram = ScoreHistogram.of(matrix, vectors[inside], ranges)
-    true_scores = _own_scores(matrix, vectors[inside], rows[inside])
+    all_in, all_out = np.flatnonzero(inside), np.flatnonzero(~inside)
+    used_in, used_out = thinned(all_in, most), thinned(all_out, most)
+    histogram = ScoreHistogram.of(matrix, vectors[used_in], ranges)
+    true_scores = _own_scores(matrix, vectors[used_in], rows[used_in])
     temperature, nll = fit_temperature(histogram, true_scores)
-    best = np.empty(len(vectors))
-    best[inside] = histogram.best
-    best[~inside] = _extent(matrix, vectors[~inside], ranges)[0]
-    coverage = fit_coverage(best, inside)
-    cells = matrix.cells_in_scope(ranges)
-    return ConfidenceFit(temperature, nll, int(inside.sum()), cells, coverage)
+    best = np.concatenate([histogram.best, _extent(matrix, vectors[used_out], ranges)[0]])
+    shares = len(used_in) / len(all_in), len(used_out) / max(len(all_out), 1)
+    coverage = fit_coverage(
+        best,
+        np.arange(len(best)) < len(used_in),
+        uncovered_weight=shares[0] / shares[1] if len(used_out) else 1.0,
+    )
+    return ConfidenceFit(
+        temperature,
+        nll,
+        len(used_in),
+        matrix.cells_in_scope(ranges),
+        coverage,
+        photos_used=len(best),
+        photos_available=len(vectors),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +236,14 @@ def fit_temperature(histogram: ScoreHistogram, true_scores: npt.NDArray[np.float
     return float(np.exp(found.x)), float(found.fun)
 
 
-def fit_coverage(best_scores: npt.NDArray[np.float64], covered: npt.NDArray[np.bool_]) -> CoverageFit:
-    """Logistic regression of `covered` (q,) on the best score (q,), in the natural mix of the two."""
+def fit_coverage(
+    best_scores: npt.NDArray[np.float64], covered: npt.NDArray[np.bool_], *, uncovered_weight: float = 1.0
+) -> CoverageFit:
+    """Logistic regression of `covered` (q,) on the best score (q,), in the natural mix of the two.
+
+    Where fewer of one kind were drawn than of the other, `uncovered_weight` is how many times as often an
+    uncovered query counts as a covered one.
+    """
     n_in, n_out = int(covered.sum()), int((~covered).sum())
     if not n_in:
         raise BadInputError("no validation query is covered.", hint="Fit on the snapshot's val split.")
@@ -223,9 +251,11 @@ def fit_coverage(best_scores: npt.NDArray[np.float64], covered: npt.NDArray[np.b
         return CoverageFit(None, float(np.quantile(best_scores, 0.05)), n_in, n_out)
     mean, spread = float(best_scores.mean()), float(best_scores.std()) or 1.0
     x, sign = (best_scores - mean) / spread, np.where(covered, 1.0, -1.0)
+    weight = np.where(covered, 1.0, uncovered_weight)
 
     def loss(w: npt.NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0.0, -sign * (w[0] * x + w[1])).mean() + _RIDGE * w[0] ** 2)
+        terms = np.logaddexp(0.0, -sign * (w[0] * x + w[1]))
+        return float(np.average(terms, weights=weight) + _RIDGE * w[0] ** 2)
 
     slope, offset = (float(v) for v in minimize(loss, np.zeros(2), method="BFGS").x)
     if abs(slope) < 1e-6:  # the score says nothing: everything is called what most queries are

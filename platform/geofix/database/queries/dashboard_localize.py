@@ -13,7 +13,7 @@ from geofix.spatial import s2
 
 SEARCHABLE_SETS = """
 SELECT s.name, m.name AS model, s.recipe, s.level, s.state, s.stale_reason, s.cells, s.with_prototype, s.with_aerial,
-       s.temperature IS NOT NULL AS calibrated, s.created_at
+       s.calibration ? 'coverage' AS calibrated, s.created_at
 FROM geofix.code_set s JOIN geofix.model m USING (model_id)
 WHERE s.state IN ('ready', 'stale')
 ORDER BY array_position(ARRAY['hybrid', 'prototype', 'cellmean', 'aerial'], s.recipe), s.created_at DESC

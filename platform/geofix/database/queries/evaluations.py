@@ -331,9 +331,9 @@ def set_metrics(conn: Connection, evaluation_id: int, metrics: Mapping[str, Any]
     Returns:
         What is stored: `administrative` is counted here.
     """
+    region_summary.write(conn, evaluation_id)  # first, with its stamp: what changes from here on is seen
     stored = {**metrics, "administrative": answer_regions.count(conn, evaluation_id)}
     conn.execute(SET_METRICS, {"evaluation_id": evaluation_id, "metrics": Jsonb(stored), "n": metrics["n"]})
-    region_summary.write(conn, evaluation_id)
     return stored
 
 
