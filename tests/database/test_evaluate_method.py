@@ -80,7 +80,10 @@ def test_every_row_stands_in_the_table_and_parts_add_up(made):
         "hybrid_ratio",
         "hybrid_logistic",
         "hybrid_kappa_025",
+        "cellmean_mass",
+        "ensemble_mass",
     }
+    assert found["cellmean_mass"]["label"].endswith("position with most mass within 200 m")
     r = {key: row["splits"]["test_seen"]["recall"]["1"]["200"] for key, row in found.items()}
     assert r["oracle_l16"] == 100
     parts = [r[key] for key, row in found.items() if row["role"] == "part"]

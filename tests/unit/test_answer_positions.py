@@ -16,7 +16,7 @@ from geofix.cli.main import main
 from geofix.codes.complete import complete_query
 from geofix.database.queries.codes import CodeSet
 from geofix.errors import BadInputError, UsageError
-from geofix.evaluation import method_build
+from geofix.evaluation import method_positions
 from geofix.jobs.specs import parse
 from geofix.localize.confidence import ConfidenceFit, CoverageFit, Posterior, posterior
 from geofix.localize.kinds import POSITIONS, known_position
@@ -122,7 +122,7 @@ def test_positions_are_those_of_the_methods_table():
             lon, lat = mover.position(query, None, 30)
             assert great_circle_m(lon, lat, found.lon[i, 0], found.lat[i, 0]) < 0.02
     assert Mover.of("centre", stored, base.matrix, 0.1).localizer is CENTRE.localizer is None
-    assert method_build.moving is moving and method_build.refinement_fit is refinement_fit
+    assert method_positions.moving is moving and method_positions.refinement_fit is refinement_fit
 
 
 def test_no_position_is_finer_than_the_operator_allows():

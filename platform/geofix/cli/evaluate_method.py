@@ -54,7 +54,7 @@ def method(
         bool, typer.Option("--density/--no-density", help="Density maximum of the nearest photos too.")
     ] = True,
     ablations: Annotated[
-        bool, typer.Option("--ablations", help="Other ways to find kappa, a row each.")
+        bool, typer.Option("--ablations", help="Other ways to find kappa; means and ensemble at most mass.")
     ] = False,
     threshold_m: Annotated[float, typer.Option(help="Radius of groups and differences.")] = 200.0,
     kept: Annotated[

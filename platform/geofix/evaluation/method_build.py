@@ -16,20 +16,18 @@ from geofix.errors import BadInputError, UsageError
 from geofix.evaluation.method_data import Cells
 from geofix.evaluation.method_hits import count_hits, mean_percent
 from geofix.evaluation.method_hybrid import codes_of, parts_of, source_of
+from geofix.evaluation.method_positions import estimates, likewise, with_temperature
 from geofix.evaluation.method_rows import (
     Plan,
     Row,
     asked_with,
     asking,
-    calibrated,
     codes_row,
     oracle_row,
     prototype_rows,
     vector_bytes,
 )
 from geofix.evaluation.protocols import EvaluationProtocol
-from geofix.localize.kinds import Position
-from geofix.localize.positions import moving, refinement_fit
 from geofix.localizers.density import MODES, DensityLocalizer
 from geofix.localizers.ensemble import ensemble, localizer_of
 from geofix.localizers.knn import KnnLocalizer
@@ -90,7 +88,8 @@ class Wanted:
         radius_m: r of the point estimate with most mass, and of the choice of the main row.
         cap_m: d0 of the medoid.
         density: The density maxima of nearest photos, in both modes, beside the nearest photo.
-        ablations: Other recipes for kappa.
+        ablations: Other recipes for kappa; and for what the hybrid is held against, means of photos and the
+            ensemble, the position with most mass as well.
     """
 
     radius_m: float = 200.0
@@ -128,12 +127,14 @@ def build_rows(plan: Plan, joint: Source, others: dict[str, Source], wanted: Wan
     if main is None:
         main = _best_on_val(plan, own or [row for row in rows if row.codes is not None], wanted)
         rows = [row for row in rows if row.key != main.key]
-    main, calibrated_main = _with_temperature(plan, main)
+    main, calibrated_main = with_temperature(plan, main)
     rows += [*made, main]
     if calibrated_main:
-        rows += _estimates(plan, main, wanted)
+        rows += estimates(plan, main, radius_m=wanted.radius_m, cap_m=wanted.cap_m)
     if "second" in others:
         rows += _ensemble(plan, others.get("prototype", joint), others["second"])
+    for row in [row for row in rows if wanted.ablations and row.key in ("cellmean", "ensemble")]:
+        rows += likewise(plan, row, radius_m=wanted.radius_m, cap_m=wanted.cap_m)
     return rows, main.key
 
 
@@ -306,52 +307,6 @@ def _val_recall(plan: Plan, row: Row, wanted: Wanted) -> float:
     metres = protocol.distance_m(plan.val.lon[:, None], plan.val.lat[:, None], found.lon, found.lat)
     share = count_hits(metres, protocol, plan.val.gps_accuracy_m).share
     return mean_percent(share) or 0.0
-
-
-def _with_temperature(plan: Plan, main: Row) -> tuple[Row, bool]:
-    assert main.codes is not None
-    try:
-        temperature, fit = calibrated(plan, main.codes, main.models)
-    except BadInputError as error:
-        plan.notes.append(f"No probabilities: {error}")
-        return main, False
-    plan.fits["confidence"] = {**fit.as_dict(), "temperature": temperature, "scale": main.codes.scale}
-    return replace(main, temperature=temperature), True
-
-
-def _estimates(plan: Plan, main: Row, wanted: Wanted) -> list[Row]:
-    """The main row's answers moved: within the cell, to most mass, to the medoid."""
-    assert main.codes is not None and main.temperature is not None
-    known = np.all([plan.val.known[name] for name in main.models], axis=0)
-    queries, _ = asked_with(plan.val, main.models)
-    start = main.temperature
-    fit = refinement_fit(
-        main.codes, queries, plan.val.lon[known], plan.val.lat[known], start, radius_m=wanted.radius_m
-    )
-    plan.fits["refinement"] = fit
-    labels: dict[Position, str] = {
-        "refined": "moved within the neighbouring cells",
-        "mass": f"position with most mass within {wanted.radius_m:g} m",
-        "medoid": f"medoid, distances capped at {wanted.cap_m:g} m",
-    }
-    rows = []
-    for kind, label in labels.items():
-        localizer = moving(
-            kind, main.codes, start, fit["temperature"], radius_m=wanted.radius_m, cap_m=wanted.cap_m
-        )
-        rows.append(
-            Row(
-                f"{main.key}_{kind}",
-                f"{main.key}, {label}",
-                localizer.name,
-                main.models,
-                main.level,
-                asking(localizer, *main.models),
-                "variant",
-                main.stored_bytes,
-            )
-        )
-    return rows
 
 
 def _ensemble(plan: Plan, first: Source, second: Source) -> list[Row]:
