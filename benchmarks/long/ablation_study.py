@@ -68,6 +68,7 @@ ABLATIONS = {
     "balanced": Ablation("cells drawn by the root of their photos", {"batch.balance": 0.5}),
     "slow_rows": Ablation("rows a quarter as fast", {"optimiser.prototype_lr": 2e-3}),
     "multi_similarity": Ablation("multi-similarity, lambda 0", {**SIMILARITY, "loss.lambda": 0.0}),
+    "multi_similarity_03": Ablation("multi-similarity, lambda 0.3", {**SIMILARITY, "loss.lambda": 0.3}),
     "multi_similarity_05": Ablation("multi-similarity, lambda 0.5", {**SIMILARITY, "loss.lambda": 0.5}),
     "tile_308": Ablation("tiles of 308 m", {"tiles.side_m": 308.0}, 308.0),
     "average": Ablation("running mean of the weights, 0.995", {"average": 0.995}),
