@@ -169,12 +169,18 @@ def test_env_example_has_a_comment_above_every_setting() -> None:
             assert lines[number - 1].startswith("# "), line
 
 
-def test_env_example_sets_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A `.env` that says nothing, in an environment that says nothing."""
     for name in list(os.environ):
         if name.startswith("GEOFIX_"):
             monkeypatch.delenv(name)
-    empty = tmp_path / ".env"
-    empty.touch()
+    path = tmp_path / ".env"
+    path.touch()
+    return path
+
+
+def test_env_example_sets_the_defaults(empty: Path) -> None:
     for kind in (Settings, JobSettings):
         assert kind(_env_file=ROOT / ".env.example") == kind(_env_file=empty)
 
@@ -197,14 +203,9 @@ NOT_PASSED |= {"SHARED", "POSTGRES_BIN", "DASHBOARD_ACCESS", "DASHBOARD_OPERATOR
 
 
 def test_every_setting_reaches_the_compose_services_with_its_default(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, empty: Path
 ) -> None:
     passed = (variables(Settings) | variables(JobSettings)) - {f"GEOFIX_{name}" for name in NOT_PASSED}
-    for name in list(os.environ):
-        if name.startswith("GEOFIX_"):
-            monkeypatch.delenv(name)
-    empty = tmp_path / ".env"
-    empty.touch()
     for kind in (Settings, JobSettings):
         default = kind(_env_file=empty)
         for service, body in compose()["services"].items():
